@@ -1,0 +1,51 @@
+#include "bin/bin.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct command commands[] = {
+    {NULL, NULL, NULL},
+};
+
+int fail(const char *command, const struct err *e)
+{
+    fprintf(stderr, "hadal %s: %s\n", command, e->msg);
+    return EXIT_FAILED;
+}
+
+int usage_error(const char *command, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "hadal %s: ", command);
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "\nTry 'hadal %s --help'.\n", command);
+    va_end(ap);
+    return EXIT_USAGE;
+}
+
+static void print_help(FILE *f)
+{
+    fprintf(f, "hadal - runs DeepSeek-V4 models\n\nusage: hadal COMMAND [OPTIONS]\n\n");
+    for (const struct command *c = commands; c->name != NULL; c++)
+        fprintf(f, "  %-12s %s\n", c->name, c->summary);
+    fprintf(f, "\n'hadal COMMAND --help' shows a command's options and examples.\n");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(stdout);
+        return EXIT_DONE;
+    }
+    for (const struct command *c = commands; c->name != NULL; c++)
+        if (strcmp(argv[1], c->name) == 0)
+            return c->run(argc - 1, argv + 1);
+    fprintf(stderr, "hadal: '%s' is not a command. Try 'hadal help'.\n", argv[1]);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,126 @@
+/* text: tokenizer, chat encoding, reply parser - between messages and token ids. No model in here. */
+#ifndef HADAL_TEXT_H
+#define HADAL_TEXT_H
+
+#include "base/base.h"
+
+#include <jansson.h>
+
+/* ---------------------------------------------------------------- token id lists */
+
+struct ids {
+    int32_t *data;
+    size_t n, cap;
+};
+void ids_add(struct ids *v, int32_t id);
+void ids_free(struct ids *v);
+
+/* ---------------------------------------------------------------- tokenizer (tokenizer.c) */
+
+struct tokenizer;
+
+/* PATH: a checkpoint folder (its tokenizer.json), a tokenizer.json, or a rank file (one "base64 rank" a line, with the
+ * added tokens in added_tokens.json beside it). The caller closes with tokenizer_close. */
+int tokenizer_open(struct tokenizer **t, const char *path, struct err *e);
+/* From the text of a tokenizer.json (also the fuzz entry). */
+int tokenizer_parse(struct tokenizer **t, const char *json, size_t n, const char *path, struct err *e);
+void tokenizer_close(struct tokenizer **t);
+
+/* Appends the ids of n bytes of text. match_added: literal added tokens in the text become their ids (as the reference
+ * does); otherwise they are plain text, so a user cannot forge control tokens. Linear time; invalid UTF-8 is encoded
+ * byte by byte and round-trips. */
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool match_added, struct ids *out,
+                     struct err *e);
+/* Bytes of one token (not NUL-terminated; owned by the tokenizer); n 0 for an unknown id. */
+const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *n);
+int32_t tokenizer_id(const struct tokenizer *t, const char *token); /* added or vocabulary token by text, -1 if none */
+bool tokenizer_is_added(const struct tokenizer *t, int32_t id);
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
+int tokenizer_n_vocab(const struct tokenizer *t);
+/* Appends the text of ids; skip_special leaves out special added tokens. */
+void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct buf *out);
+
+/* Streaming: holds back an incomplete UTF-8 character (at most 3 bytes) until it is complete or flushed; invalid bytes
+ * come out as U+FFFD. */
+struct utf8_stream {
+    unsigned char held[4];
+    int n_held;
+};
+void utf8_stream_add(struct utf8_stream *s, const char *bytes, size_t n, struct buf *out);
+void utf8_stream_flush(struct utf8_stream *s, struct buf *out);
+
+/* ---------------------------------------------------------------- chat encoding (chat.c) */
+
+enum chat_profile { CHAT_PREVIEW, CHAT_OFFICIAL }; /* April encoder / since 0731: other reasoning-effort texts */
+enum chat_effort { EFFORT_NONE, EFFORT_LOW, EFFORT_HIGH, EFFORT_MAX };
+
+struct chat_options {
+    bool thinking;
+    enum chat_effort effort;   /* used when thinking */
+    enum chat_profile profile;
+    bool keep_thinking;        /* never drop reasoning of earlier turns (the encoder's drop_thinking = False) */
+    bool no_bos;
+};
+
+/* One piece of the prompt: text that may contain control tokens (ours) or user text (theirs). */
+struct chat_span {
+    size_t start, end; /* bytes in the prompt text */
+    bool is_control;   /* true: added tokens in it are matched */
+};
+
+struct chat_prompt {
+    struct buf text; /* the whole prompt, exactly what the official encoder prints */
+    struct chat_span *spans;
+    size_t n_spans, cap_spans;
+};
+void chat_prompt_free(struct chat_prompt *p);
+
+/* Renders messages (a JSON array as in the chat API: role, content, reasoning_content, tool_calls, tool_call_id, tools,
+ * response_format, task, prefix, wo_eos) to prompt text. tools (may be NULL) and response_format (may be NULL) are put
+ * on the first system message, which is inserted when missing. Errors HD_EARG name the message index and field. */
+int chat_encode(struct chat_prompt *out, const json_t *messages, const json_t *tools, const json_t *response_format,
+                const struct chat_options *o, struct err *e);
+/* Token ids of a prompt. match_added_in_user: also match added tokens in user text (as the reference does). */
+int chat_tokens(const struct chat_prompt *p, const struct tokenizer *t, bool match_added_in_user, struct ids *out,
+                struct err *e);
+/* Profile of a checkpoint folder: its encoding/ file when present (REASONING_EFFORT_PROMPTS = official), otherwise
+ * official when config.json has dspark keys, else preview. */
+enum chat_profile chat_profile_of(const char *dir);
+/* "none" "low" "medium" "high" "xhigh" "max" "minimal" "ultra" as api.md 1.2 maps them; false when unknown. */
+bool chat_effort_parse(const char *name, enum chat_effort *out);
+
+/* json.dumps(value, ensure_ascii=False) of Python, separators ", " and ": ", key order kept, numbers as Python prints
+ * them. Appends to out. */
+void json_dump_python(const json_t *value, struct buf *out);
+
+/* ---------------------------------------------------------------- reply parser (reply.c) */
+
+enum reply_event_kind {
+    REPLY_REASONING,  /* text: a piece of the thinking part */
+    REPLY_CONTENT,    /* text: a piece of the visible answer */
+    REPLY_TOOL_START, /* text: the function's name; i_call counts from 0 */
+    REPLY_TOOL_ARGS,  /* text: a piece of the arguments as JSON text (Python spacing) */
+    REPLY_TOOL_END,   /* i_call's arguments are complete and valid JSON */
+    REPLY_END,        /* the reply is complete */
+};
+
+struct reply_event {
+    enum reply_event_kind kind;
+    const char *text; /* valid during the callback only; UTF-8 */
+    size_t n;
+    int i_call;
+};
+
+struct reply_parser;
+typedef void (*reply_fn)(void *arg, const struct reply_event *ev);
+
+/* in_thinking: the prompt ended with <think>. Text that could be the start of a tag is held back. Malformed markup never
+ * fails: it comes back as content text. The same events come whatever the split of the input. */
+struct reply_parser *reply_open(bool in_thinking, reply_fn fn, void *arg);
+/* bytes: decoded text of the model, control tokens as their literal text. */
+void reply_add(struct reply_parser *p, const char *bytes, size_t n);
+void reply_end(struct reply_parser *p); /* flushes what is held back, emits REPLY_END once */
+int reply_n_calls(const struct reply_parser *p);
+void reply_close(struct reply_parser **p);
+
+#endif
