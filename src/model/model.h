@@ -1,0 +1,119 @@
+/* model: an opened checkpoint that computes logits. Weights, KV state, one forward pass over any mix of sequences.
+ *
+ * Idea: a model owns the weights, a device and one workspace; a sequence (struct kv_seq) owns its state; model_step() runs
+ * token ranges of any number of sequences through all layers at once. After model_open and kv_seq_open a step allocates
+ * nothing. What a row computes depends only on its own sequence, so chunking and batching never change a bit.
+ *
+ * Threads: one thread at a time may call into a model (the engine's step thread); a model has its own worker pool.
+ */
+#ifndef HADAL_MODEL_MODEL_H
+#define HADAL_MODEL_MODEL_H
+
+#include "model/weights.h"
+#include "ops/ops.h"
+
+struct model;
+struct kv_seq;
+
+/* ---------------------------------------------------------------- model */
+
+struct model_options {
+    enum numerics numerics;
+    int n_threads;            /* 0: all usable CPUs */
+    enum cpu_isa isa;
+    int max_rows;             /* rows (tokens) of the largest step; 0: 512 */
+    bool check_data;          /* scan scales for NaN codes while opening */
+    bool drafter;             /* also prepare the MTP block when the checkpoint has one */
+    uint64_t kv_budget_bytes; /* memory for KV pages of all sequences; 0: what fits max_positions once, capped by RAM/2 */
+};
+void model_options_init(struct model_options *o); /* fast, best ISA, 512 rows, checks on */
+
+/* Opens DIR. Errors as weights_open, plus HD_ENOMEM naming the bytes, HD_EUNSUPPORTED for shapes that the numerics
+ * cannot quantise (head_dim - rope_dim not a multiple of 64 outside exact). */
+int model_open(struct model **m, const char *dir, const struct model_options *o, const struct progress *p,
+               struct err *e);
+void model_close(struct model **m);
+
+const struct config *model_config(const struct model *m);
+const struct weights *model_weights(const struct model *m);
+enum numerics model_numerics(const struct model *m);
+int model_max_rows(const struct model *m);
+bool model_has_mtp(const struct model *m);
+
+/* ---------------------------------------------------------------- KV pages and sequences */
+
+/* One pool of pages per model; a page holds the compressed entries of 128 positions over all layers. */
+uint64_t model_page_bytes(const struct model *m);
+int64_t model_pages_total(const struct model *m);
+int64_t model_pages_free(const struct model *m);
+/* Bytes of one sequence's constant part: window rings, compressor state, page table for max_tokens. */
+uint64_t model_seq_bytes(const struct model *m, int64_t max_tokens);
+
+/* A new, empty sequence of at most max_tokens (<= max_position_embeddings). Pages are taken as it grows. */
+int kv_seq_open(struct kv_seq **s, struct model *m, int64_t max_tokens, struct err *e);
+void kv_seq_close(struct kv_seq **s); /* gives its pages back */
+void kv_seq_clear(struct kv_seq *s);  /* back to empty, pages given back */
+
+int64_t kv_seq_tokens(const struct kv_seq *s); /* tokens processed */
+/* Takes back the last tokens: n_tokens >= kv_seq_tokens - KV_ROLLBACK. Moves lengths, copies nothing. */
+int kv_seq_truncate(struct kv_seq *s, int64_t n_tokens, struct err *e);
+
+/* Serialised state (little-endian, versioned, with the model's fingerprint and a checksum). load replaces the state of s;
+ * bad input is refused and leaves s empty. */
+int kv_seq_save(const struct kv_seq *s, struct buf *out, struct err *e);
+int kv_seq_load(struct kv_seq *s, const void *data, size_t n, struct err *e);
+/* Identifies weights shapes, numerics and formats: equal fingerprints mean interchangeable saved states. */
+uint64_t model_fingerprint(const struct model *m);
+
+/* ---------------------------------------------------------------- steps */
+
+/* One sequence's part of a step. */
+struct step_item {
+    struct kv_seq *seq;
+    const int32_t *tokens; /* [n_tokens] appended at kv_seq_tokens(seq) */
+    int n_tokens;
+    int n_logits;          /* logits of the last n_logits rows (0..n_tokens) */
+    bool mtp;              /* also run the MTP block (see step_mtp_rows) */
+    int32_t next_token;    /* with mtp: the token after the last one, or -1 when not known yet */
+};
+
+/* Results of a step, valid until the next one. */
+struct step_result {
+    const float *logits; /* [sum of n_logits][V], items in order */
+    int n_logits;
+    /* MTP rows: position t predicts token t+2 from the stream at t and the id of t+1. A row whose next token was not known
+     * runs in the following step. mtp_logits[i] belongs to item mtp_item[i], position mtp_pos[i]; at most the last
+     * MTP_LOGITS_MAX rows of an item are kept unless it asked for n_logits = n_tokens. */
+    const float *mtp_logits;
+    const int64_t *mtp_pos;
+    const int *mtp_item;
+    int n_mtp;
+};
+
+/* Runs all items (sum of n_tokens <= max_rows). HD_ENOMEM when KV pages run out, HD_EARG for a token id outside the
+ * vocabulary or a sequence that would pass its max_tokens: then no sequence has advanced. */
+int model_step(struct model *m, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
+
+/* Convenience: feeds n tokens in chunks of at most max_rows; logits of the last token in r (when want_logits). */
+int model_prefill(struct model *m, struct kv_seq *s, const int32_t *tokens, int64_t n, bool want_logits,
+                  const struct progress *p, struct step_result *r, struct err *e);
+
+/* ---------------------------------------------------------------- watching a step (tests, `hadal logits`) */
+
+enum watch_point {
+    WATCH_ATTN_IN,  /* [N][D] after attn_norm */
+    WATCH_ATTN_OUT, /* [N][D] */
+    WATCH_FFN_IN,   /* [N][D] after ffn_norm */
+    WATCH_FFN_OUT,  /* [N][D] */
+    WATCH_STREAM,   /* [N][S*D] after the layer */
+    WATCH_TOPK,     /* ints: [N][topk] selected entries, ascending, -1 padded (ratio-4 layers) */
+    WATCH_EXPERTS,  /* ints: [N][k] ascending */
+};
+struct watch {
+    void (*fn)(void *arg, enum watch_point point, int layer, const float *values, const int32_t *ints, int n, int dim);
+    void *arg;
+};
+/* NULL fn stops watching. Layer n_layers is the MTP block. */
+void model_watch(struct model *m, struct watch w);
+
+#endif
