@@ -1,0 +1,313 @@
+"""Train the embedded model.   python3 train.py CONFIG.json RUN_DIR [--minutes M] [--export DIR]
+
+Two worker processes of one thread each share the parameters, gradients and optimiser state in memory: every step both
+run their own rows, then each updates its half of the matrices with the mean gradient.  Resumable: RUN_DIR/last.pt is
+written every few minutes and on SIGTERM or SIGINT; a run that finds one goes on from it.  The schedule is in wall time
+(`minutes` of training), so a slower machine trains fewer tokens and still ends with the decay.  RUN_DIR/log.jsonl
+holds one line a minute; plot.py draws it.
+"""
+import argparse, json, math, os, random, signal, sys, time
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import numpy as np
+import torch, torch.nn.functional as F
+import torch.multiprocessing as mp
+from tokenizers import Tokenizer
+import checkpoint, data, model, quant
+from model import V4, Run, base_config
+
+
+# ---------------------------------------------------------------- optimiser
+def orthogonal(G, steps):
+    """Newton-Schulz towards the nearest semi-orthogonal matrix; G [n, rows, columns]."""
+    t = G.shape[1] > G.shape[2]
+    X = G.transpose(1, 2) if t else G
+    X = (X / (X.flatten(1).norm(dim=1)[:, None, None] + 1e-7)).contiguous()
+    for _ in range(steps):
+        A = torch.bmm(X, X.transpose(1, 2))
+        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=-4.7750, alpha=2.0315), X, beta=3.4445)
+    return X.transpose(1, 2) if t else X
+
+
+def is_matrix(name, p):
+    """Muon takes the big matrices; embedding, head, gates, hyper-connections and vectors go to Adam."""
+    return p.dim() >= 2 and not any(s in name for s in ('embed', 'head', 'hc_', 'ape', 'gate.weight', 'weights_proj', 'markov')) 
+
+
+class Shared:
+    """All parameters as views of one flat shared vector, with gradients (one vector a worker) and two moments."""
+    def __init__(self, m, workers):
+        ps = [(n, p) for n, p in m.named_parameters() if p.requires_grad]
+        size = sum(p.numel() for _, p in ps)
+        new = lambda: torch.zeros(size).share_memory_()
+        self.flat, self.grads, self.m1, self.m2 = new(), [new() for _ in range(workers)], new(), new()
+        self.norms = torch.zeros(workers).share_memory_()
+        self.items, at = [], 0
+        for n, p in ps:
+            s = slice(at, at + p.numel())
+            at += p.numel()
+            self.flat[s] = p.detach().flatten()
+            p.data = self.flat[s].view_as(p)
+            self.items.append((n, p, s))
+        for b in m.buffers():
+            b.share_memory_()
+        # the work is divided by the cost of the update
+        load, self.owner = [0.] * workers, {}
+        for n, p, s in sorted(self.items, key=lambda i: -i[1].numel()):
+            w = min(range(workers), key=lambda i: load[i])
+            self.owner[n] = w
+            load[w] += p.numel() * (20 if is_matrix(n, p) else 1)
+
+    def attach(self, rank):
+        for _, p, s in self.items:
+            p.grad = self.grads[rank][s].view_as(p)
+
+    @torch.no_grad()
+    def update(self, rank, wait, lr, cfg, step):
+        """Mean gradient, global clip, Muon or Adam on the parameters this worker owns; returns the gradient norm."""
+        wait()
+        mine, sq = [i for i in self.items if self.owner[i[0]] == rank], 0.
+        gs = {}
+        for n, p, s in mine:
+            g = sum(x[s] for x in self.grads) / len(self.grads)
+            gs[n] = g
+            sq += float(g.dot(g))
+        self.norms[rank] = sq
+        wait()
+        norm = float(self.norms.sum()) ** .5
+        clip = min(1., cfg['clip'] / (norm + 1e-6))
+        for n, p, s in mine:
+            g, m = gs[n].mul_(clip), self.m1[s]
+            if is_matrix(n, p):
+                m.mul_(.95).add_(g)
+                u = orthogonal((g + .95 * m).view(-1, *p.shape[-2:]), cfg['muon_steps'])
+                self.flat[s].mul_(1 - lr * cfg['muon'] * cfg['decay_weight']).sub_(u.reshape(-1), alpha=lr * cfg['muon'] * .2 * max(p.shape[-2:]) ** .5)
+            else:
+                v = self.m2[s]
+                m.lerp_(g, .1)
+                v.lerp_(g * g, .05)
+                k = step + 1
+                self.flat[s].sub_((m / (1 - .9 ** k)) / ((v / (1 - .95 ** k)).sqrt() + 1e-10), alpha=lr * cfg['adam'])
+        self.grads[rank].zero_()
+        wait()
+        return norm
+
+
+# ---------------------------------------------------------------- evaluation
+def right(m, tok, samples, run):
+    """For every conversation: does each trained token come out as the argmax (so that greedy decoding reproduces it)?"""
+    out = []
+    with torch.no_grad():
+        for pieces in samples:
+            ids, tr = data.encode(tok, pieces)
+            x = torch.full((1, -(-len(ids) // 128) * 128), 2)
+            x[0, :len(ids)] = torch.tensor(ids)
+            rows = torch.tensor([t for t in range(len(ids) - 1) if tr[t + 1]])
+            X, _ = m.streams(x, run)
+            out.append(bool((m.logits(X, rows).argmax(-1) == x[0][rows + 1]).all()))
+    return out
+
+
+def evaluate(m, tok, n, seed=10 ** 6, k=None, sentences=(10, 40)):
+    m.eval()
+    lv, res, run = data.Level(), {}, lambda **kw: Run(select=True, **kw)
+    for name, g in (('arith', lambda r: data.arithmetic(r, lv, True)), ('tools', lambda r: data.tools(r, lv, 1, 0.)), ('no_tool', lambda r: data.tools(r, lv, 1, 1.)),
+                    ('faq', lambda r: data.faq(r, lv)), ('json', lambda r: data.extract(r, lv))):
+        r = random.Random(seed)
+        res[name] = float(np.mean(right(m, tok, [g(r) for _ in range(n)], run())))
+    for s in sentences:
+        for keys in (1, 3):
+            r = random.Random(seed)
+            res[f'needle{s}x{keys}'] = float(np.mean(right(m, tok, [data.needle(r, lv, s, keys, 1) for _ in range(n)], run())))
+    m.train()
+    return {k: round(v, 3) for k, v in res.items()}
+
+
+# ---------------------------------------------------------------- training
+def stage_at(cfg, frac):
+    """The stage of the schedule for a part of the time, and how far it is inside."""
+    for s in cfg['stages']:
+        if frac < s['until']:
+            return s
+    return cfg['stages'][-1]
+
+
+def level_of(s): return data.Level(needle=tuple(s['needle']), keys=tuple(s['keys']), asks=s['asks'], rounds=s['rounds'])
+
+
+def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if rank == 0:
+        signal.signal(signal.SIGTERM, lambda *_: ctl['stop'].fill_(1))
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tok = Tokenizer.from_file(cfg['tokenizer'])
+    data.load_corpus(cfg['corpus'])
+    sh.attach(rank)
+    wait = barrier.wait
+    st = dict(step=0, tokens=0, seconds=0.) if resume is None else resume
+    names = list(data.SKILLS)
+    Q, acc, t0, tlog, tsave = None, {}, time.time(), time.time(), time.time()
+    log = open(f'{out}/log.jsonl', 'a') if rank == 0 else None
+    hit = torch.zeros(len(names), 2)
+
+    def save():
+        torch.save(dict(flat=sh.flat, m1=sh.m1, m2=sh.m2, buffers=[b for b in m.buffers()], config=dict(m.c), state=st), f'{out}/last.pt.tmp')
+        os.replace(f'{out}/last.pt.tmp', f'{out}/last.pt')
+
+    m.train()
+    while True:
+        t = time.time()
+        if rank == 0:                                      # one clock for both
+            ctl['frac'].fill_(st['seconds'] / (cfg['minutes'] * 60))
+        wait()
+        frac = float(ctl['frac'])
+        if frac >= 1 or ctl['stop'].item():
+            break
+        s = stage_at(cfg, frac)
+        if frac >= cfg['round_from'] and Q is None:
+            Q = quant.Quant(acts=False, kv=False, index=False)
+            m.set_quant(Q)
+        if Q:
+            full = frac >= cfg['round_all_from']
+            Q.acts = Q.kv = Q.index = full
+            Q.step()
+        r = random.Random(f'{cfg["seed"]}/{st["step"]}/{rank}')
+        torch.manual_seed(r.randrange(2 ** 31))
+        mix = {k: s['mix'].get(k, 0) for k in names}
+        x, kind = data.rows(tok, r, level_of(s), mix, s['batch'], s['length'])
+        x = torch.from_numpy(x)
+        kind = torch.from_numpy(kind).flatten()
+        some = torch.rand(len(kind)) < cfg['prompt_share']
+        rows = ((kind >= 0) | (some & (kind == -1))).nonzero()[:, 0]
+        tgt = torch.cat([x[:, 1:], x.new_full((len(x), 1), 2)], 1).flatten()[rows]
+        ctx = Run(distill=cfg['distill'] if frac >= cfg['distill_from'] else 0., select=frac >= cfg['select_from'])
+        X, tab = m.streams(x, ctx)
+        lg = m.logits(X, rows)
+        loss = F.cross_entropy(lg, tgt)
+        total = loss
+        if frac >= cfg['mtp_from']:
+            t2 = torch.cat([x[:, 2:], x.new_full((len(x), 2), 2)], 1).flatten()[rows]
+            ml = F.cross_entropy(m.mtp_logits(m.mtp_streams(X, x, tab), rows), t2)
+            total = total + cfg['mtp'] * ml
+            acc.setdefault('mtp', []).append(float(ml))
+        if ctx.index_losses:
+            il = sum(ctx.index_losses) / len(ctx.index_losses)
+            total = total + il
+            acc.setdefault('index', []).append(float(il))
+        total.backward()
+        lr = min(1, (st['step'] + 1) / cfg['warmup']) * min(1, max((1 - frac) / cfg['decay'], .01))
+        gn = sh.update(rank, wait, lr, cfg, st['step'])
+        # balance: both workers' loads, the bias is shared
+        ctl['load'][rank] = torch.stack([b.ffn.load for b in m.scored])
+        for b in m.scored:
+            b.ffn.load.zero_()
+        wait()
+        load = ctl['load'].sum(0)
+        if rank == 0:
+            acc.setdefault('load', []).append(float((load.max(1).values / load.mean(1).clamp(min=1e-9)).max()))
+            for b, l in zip(m.scored, load):
+                if l.sum() > 0:
+                    b.ffn.gate.bias += cfg['bias_rate'] * (torch.sign(l.mean() - l) if frac < .8 else .2 * torch.sign(l.mean() - l))
+                    b.ffn.gate.bias -= b.ffn.gate.bias.mean()
+        st['step'] += 1
+        st['tokens'] += x.numel() * len(sh.grads)
+        dt = time.time() - t
+        st['seconds'] += dt
+        if rank:
+            continue
+        k = kind[rows]
+        ok = lg.argmax(-1) == tgt
+        for i in range(len(names)):
+            hit[i] += torch.tensor([float(ok[k == i].sum()), float((k == i).sum())])
+        acc.setdefault('loss', []).append(float(loss))
+        acc.setdefault('rate', []).append(x.numel() * len(sh.grads) / dt)
+        print(f'\r{frac:6.1%} step {st["step"]} {st["tokens"] / 1e6:.2f} M tokens loss {np.mean(acc["loss"][-20:]):.3f} gn {gn:.2f} {np.mean(acc["rate"][-20:]):.0f} tok/s ', end='', file=sys.stderr, flush=True)
+        if time.time() - tlog > cfg['log_seconds']:
+            d = dict(minutes=round(st['seconds'] / 60, 2), frac=round(frac, 4), step=st['step'], tokens=st['tokens'], lr=round(lr, 4), gn=round(gn, 3), **{a: round(float(np.mean(v)), 4) for a, v in acc.items()},
+                     acc={n: round(float(h[0] / h[1]), 4) for n, h in zip(names, hit) if h[1]})
+            log.write(json.dumps(d) + '\n')
+            log.flush()
+            acc, tlog = {}, time.time()
+            hit.zero_()
+        if time.time() - tsave > cfg['save_seconds']:
+            save()
+            tsave = time.time()
+    if rank == 0:
+        save()
+        print('\nstopped' if ctl['stop'].item() else '\nfinished', st, file=sys.stderr)
+
+
+def build(cfg):
+    """A fresh model with its hash tables packed from token frequencies of the training mix."""
+    torch.manual_seed(cfg['seed'])
+    m = V4(base_config(**cfg['model']))
+    tok = Tokenizer.from_file(cfg['tokenizer'])
+    data.load_corpus(cfg['corpus'])
+    r, s = random.Random(cfg['seed']), cfg['stages'][-1]
+    x, _ = data.rows(tok, r, level_of(s), s['mix'], 60, s['length'])
+    freq = torch.bincount(torch.from_numpy(x).flatten(), minlength=m.c.vocab_size).double()
+    freq[2] = 0
+    for b in m.layers:
+        if b.ffn.hashed:
+            model.hash_table(b.ffn, freq)
+    return m
+
+
+def load(path, rounded=True):
+    """Model of a run (RUN_DIR or last.pt), rounded as stored when `rounded`."""
+    p = torch.load(path if path.endswith('.pt') else f'{path}/last.pt', weights_only=False)
+    m, at = V4(model.Config(p['config'])), 0
+    with torch.no_grad():
+        for q in m.parameters():
+            q.copy_(p['flat'][at:at + q.numel()].view_as(q))
+            at += q.numel()
+        for a, b in zip(m.buffers(), p['buffers']):
+            a.copy_(b)
+    if rounded:
+        m.set_quant(quant.Quant())
+        checkpoint.round_rest(m)
+    m.eval()
+    return m, p['state']
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument('config')
+    ap.add_argument('run')
+    ap.add_argument('--minutes', type=float)
+    ap.add_argument('--export', help='only write the checkpoint of RUN_DIR (or a fresh model) to this folder')
+    a = ap.parse_args()
+    cfg = json.load(open(a.config))
+    if a.minutes:
+        cfg['minutes'] = a.minutes
+    last = f'{a.run}/last.pt'
+    if a.export:
+        m = load(a.run, False)[0] if os.path.exists(last) else build(cfg)
+        print(checkpoint.export(m, a.export), 'bytes')
+        return
+    os.makedirs(a.run, exist_ok=True)
+    torch.set_num_threads(1)
+    m, st = (load(a.run, False)[0], torch.load(last, weights_only=False)) if os.path.exists(last) else (build(cfg), None)
+    m.scored = [b for b in list(m.layers) + list(getattr(m, 'mtp', [])) if not b.ffn.hashed]
+    W = cfg['workers']
+    sh = Shared(m, W)
+    if st:
+        sh.m1.copy_(st['m1'])
+        sh.m2.copy_(st['m2'])
+    ctx = mp.get_context('fork')
+    ctl = dict(stop=torch.zeros(1).share_memory_(), frac=torch.zeros(1).share_memory_(), load=torch.zeros(W, len(m.scored), m.c.n_routed_experts).share_memory_())
+    barrier = ctx.Barrier(W)
+    signal.signal(signal.SIGTERM, lambda *_: ctl['stop'].fill_(1))
+    signal.signal(signal.SIGINT, lambda *_: ctl['stop'].fill_(1))
+    ps = [ctx.Process(target=worker, args=(k, sh, m, cfg, a.run, barrier, ctl, st and dict(st['state']))) for k in range(W)]
+    for p in ps:
+        p.start()
+    for p in ps:
+        p.join()
+    sys.exit(max(p.exitcode for p in ps))
+
+
+if __name__ == '__main__':
+    main()
