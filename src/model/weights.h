@@ -103,6 +103,8 @@ struct weights {
  * layers with tid2eid and the others with bias; unknown names are listed in `ignored`.
  * check_data false skips the checks that read tensor data. Errors name file, tensor and what was expected. */
 int weights_open(struct weights *w, const char *dir, bool check_data, const struct progress *p, struct err *e);
+/* The same from headers only: structure, shapes and dtypes are checked, every data pointer is NULL. */
+int weights_open_headers(struct weights *w, const char *dir, const struct progress *p, struct err *e);
 void weights_close(struct weights *w);
 
 /* Row r of a matrix as fp32, scales applied (exact for every format). out [cols]. The scalar truth of decoding. */
