@@ -13,6 +13,8 @@ WERROR  ?=
 SAN     ?=
 DEFS    ?=
 PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION := $(shell sed -n 's/^\#define HADAL_VERSION "\(.*\)"/\1/p' include/hadal.h 2>/dev/null)
 
 # Without -ffast-math and with contraction off, the same source gives the same bits with every compiler and CPU.
 CFLAGS_ALL  := -std=c11 -D_GNU_SOURCE -g $(OPT) -ffp-contract=off -fPIC -fvisibility=hidden -pthread \
@@ -21,16 +23,25 @@ CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS)
 LDFLAGS_ALL := $(SAN) -pthread $(LDFLAGS)
 LDLIBS      := -ljansson -lpcre2-8 -lxxhash -lm
 
-MACHINE := $(shell $(CC) -dumpmachine | cut -d- -f1)
-HAVE_CUDA := $(shell command -v nvcc 2>/dev/null)
+# ---------------------------------------------------------------- what this machine has
+
+MACHINE   := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
+JOBS      := $(shell nproc 2>/dev/null || echo 2)
+HAVE_CUDA := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 HAVE_MPI  := $(shell command -v mpicc 2>/dev/null)
 HAVE_CANN := $(wildcard $(ASCEND_HOME_PATH)/include/acl/acl.h)
+
+ifeq ($(MAKELEVEL)$(filter help clean,$(MAKECMDGOALS)),0)
+$(info hadal: compiler $(CC) ($(or $(MACHINE),not installed yet)), CUDA $(or $(HAVE_CUDA),no), MPI $(or $(HAVE_MPI),no), CANN $(or $(HAVE_CANN),no))
+endif
 
 ISA_FLAGS_avx2    := -mavx2 -mfma -mbmi2 -mf16c
 ISA_FLAGS_avx512  := -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512vnni -mavx512bf16
 ISA_FLAGS_neon    :=
 ISA_FLAGS_neondot := -march=armv8.2-a+dotprod
+
+# ---------------------------------------------------------------- sources
 
 LIB_SRC := $(sort $(filter-out src/bin/%,$(wildcard src/*/*.c src/ops/cpu/*.c)))
 ifneq ($(MACHINE),x86_64)
@@ -42,13 +53,19 @@ endif
 BIN_SRC := $(sort $(wildcard src/bin/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 BIN_OBJ := $(BIN_SRC:%.c=$(B)/%.o)
-UNIT    := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
-FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
-all: $(B)/libhadal.a $(B)/hadal
-	@cp -f $(B)/hadal hadal
+# A test program is tests/SUITE/test_NAME.c; every one is linked with tests/util/*.c, cmocka and the whole library.
+SUITES  := unit house fuzz cli golden tiny api e2e
+TESTS   := $(patsubst %.c,$(B)/%,$(sort $(foreach s,$(SUITES),$(wildcard tests/$s/test_*.c))))
+UNIT    := $(filter $(B)/tests/unit/%,$(TESTS))
+FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
+
+# ---------------------------------------------------------------- the library and the program
 
 .PHONY: all
+all: $(B)/libhadal.a $(B)/libhadal.so $(B)/hadal
+	@cmp -s $(B)/hadal hadal || cp -f $(B)/hadal hadal
 
 $(B)/hadal: $(BIN_OBJ) $(B)/libhadal.a
 	$(CC) $(LDFLAGS_ALL) -o $@ $(BIN_OBJ) $(B)/libhadal.a $(LDLIBS) -ledit
@@ -57,6 +74,10 @@ $(B)/libhadal.a: $(LIB_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $(LIB_OBJ)
 
+# Hidden visibility leaves only what include/hadal.h marks HADAL_API.
+$(B)/libhadal.so: $(LIB_OBJ)
+	$(CC) $(LDFLAGS_ALL) -shared -Wl,-soname,libhadal.so.0 -o $@ $(LIB_OBJ) $(LDLIBS)
+
 # kern_avx2.c -> avx2: the part after the last underscore chooses the flags, for files named kern_* only.
 isa_of = $(if $(filter kern_%,$(notdir $1)),$(ISA_FLAGS_$(lastword $(subst _, ,$(basename $(notdir $1))))))
 
@@ -64,22 +85,113 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(call isa_of,$<) -MMD -MP -c -o $@ $<
 
-$(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libhadal.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $< $(B)/libhadal.a -lcmocka $(LDLIBS)
+# ---------------------------------------------------------------- install
 
-# Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.
-$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libhadal.a
-	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(B)/libhadal.a $(LDLIBS)
+# The installed archive is one object whose hidden symbols are made local, so that it too offers only hadal_ names.
+$(B)/install/libhadal.a: $(LIB_OBJ)
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(LD) -r -o $(@D)/libhadal.o $(LIB_OBJ)
+	objcopy --localize-hidden $(@D)/libhadal.o
+	$(AR) rcs $@ $(@D)/libhadal.o
 
-DEPS := $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(UNIT:=.d) $(FUZZ:=.d)
--include $(DEPS)
+.PHONY: install
+install: all $(B)/install/libhadal.a
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig \
+	    $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(B)/hadal $(DESTDIR)$(PREFIX)/bin/hadal
+	install -m 644 include/hadal.h $(DESTDIR)$(PREFIX)/include/hadal.h
+	install -m 644 $(B)/install/libhadal.a $(DESTDIR)$(PREFIX)/lib/libhadal.a
+	install -m 755 $(B)/libhadal.so $(DESTDIR)$(PREFIX)/lib/libhadal.so.0
+	ln -sf libhadal.so.0 $(DESTDIR)$(PREFIX)/lib/libhadal.so
+	install -m 644 man/hadal.1 $(DESTDIR)$(PREFIX)/share/man/man1/hadal.1
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' hadal.pc.in \
+	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/hadal.pc
+
+# ---------------------------------------------------------------- run
+
+PROMPT ?= Who are you?
+
+.PHONY: setup run
+setup:
+	@tools/setup.sh build
+
+run: setup
+	@$(MAKE) -s -j$(JOBS) all
+	./hadal run -m models/tiny -p "$(PROMPT)"
 
 # ---------------------------------------------------------------- tests
 
-.PHONY: unit
-unit: all $(UNIT)
-	@B=$(B) tests/run_tests.sh unit
+$(B)/tests/util/libtest.a: $(UTIL)
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $(UTIL)
 
-.PHONY: clean
+$(filter-out $(FUZZ),$(TESTS)): $(B)/tests/%: $(B)/tests/%.o $(B)/tests/util/libtest.a $(B)/libhadal.a
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(LDLIBS)
+
+# Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.
+$(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libhadal.a
+	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(B)/libhadal.a $(LDLIBS)
+
+.SECONDARY:
+-include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(B)/tests/fuzz/replay.d
+
+.PHONY: programs unit test setup-test
+programs: all $(TESTS) $(FUZZ)
+
+unit: all $(UNIT)
+	@B=$(B) CC=$(CC) tests/run_tests.sh unit
+
+setup-test:
+	@tools/setup.sh test
+
+test: setup-test
+	@$(MAKE) -s -j$(JOBS) programs
+	@B=$(B) CC=$(CC) tests/run_tests.sh $(SUITES)
+
+# One suite, e.g. `make suite-cli`.
+suite-%: programs
+	@B=$(B) CC=$(CC) tests/run_tests.sh $*
+
+# ---------------------------------------------------------------- sanitizers and fuzzing
+
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+TSAN := -fsanitize=thread
+FUZZ_SECONDS ?= 60
+
+.PHONY: asan tsan fuzz
+asan:
+	@$(MAKE) -s -j$(JOBS) B=build-asan SAN="$(ASAN)" OPT=-O1 programs
+	@B=build-asan tests/run_tests.sh unit fuzz
+
+tsan:
+	@$(MAKE) -s -j$(JOBS) B=build-tsan SAN="$(TSAN)" OPT=-O1 build-tsan/tests/unit/test_pool
+	@B=build-tsan tests/run_tests.sh unit
+
+fuzz:
+	@$(MAKE) -s -j$(JOBS) CC=clang B=build-fuzz FUZZER=1 OPT=-O1 \
+	    SAN="-fsanitize=fuzzer-no-link,address,undefined" $(patsubst $(B)/%,build-fuzz/%,$(FUZZ))
+	@tests/fuzz/run_fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+.PHONY: nightly
+nightly: test asan tsan
+	@$(MAKE) fuzz FUZZ_SECONDS=600
+
+# ---------------------------------------------------------------- the rest
+
+.PHONY: clean help
 clean:
 	rm -rf build build-* hadal
+
+help:
+	@echo 'make                 build ./hadal, libhadal.a and libhadal.so under build/ (B=DIR, CC=, OPT=, WERROR=-Werror)'
+	@echo 'make run             install what is missing, build, and answer a prompt with the embedded model (PROMPT="...")'
+	@echo 'make test            install what is missing, build, and run every suite; ends in "N passed, N failed"'
+	@echo 'make unit            the unit tests alone; make suite-NAME runs one of: $(SUITES)'
+	@echo 'make nightly         test, asan, tsan and ten minutes of fuzzing per target'
+	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; the pool under thread sanitizer'
+	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make install         program, library, header, pkg-config file, man page under PREFIX=$(PREFIX) (DESTDIR=)'
+	@echo 'make setup           only install the missing Debian packages that the build needs'
+	@echo 'make clean           remove every build'

@@ -19,7 +19,7 @@ trap 'rm -f "$log"' EXIT
 
 run_one() {
     case $1 in
-    *.py) python3 "$1" >"$log" 2>&1 ;;
+    *.py) python3 -B "$1" >"$log" 2>&1 ;;
     *.sh) sh "$1" >"$log" 2>&1 ;;
     *) "$1" >"$log" 2>&1 ;;
     esac

@@ -63,8 +63,8 @@ uint8_t e2m1_from_f32(float x)
     uint8_t sign = (uint8_t)(f32_bits(x) >> 28 & 8);
     float a = fabsf(x);
     /* Midpoints .25 .75 1.25 1.75 2.5 3.5 5: a tie goes to the even code. */
-    uint8_t c = a <= .25f ? 0 : a < .75f ? 1 : a <= 1.25f ? 2 : a < 1.75f ? 3 : a <= 2.5f ? 4 : a < 3.5f ? 5 : a <= 5 ? 6 : 7;
-    return sign | c;
+    int c = a <= .25f ? 0 : a < .75f ? 1 : a <= 1.25f ? 2 : a < 1.75f ? 3 : a <= 2.5f ? 4 : a < 3.5f ? 5 : a <= 5 ? 6 : 7;
+    return (uint8_t)(sign | c);
 }
 
 int act_quant_exponent(float amax)

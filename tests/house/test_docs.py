@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""The documents agree with the code: the walk of ARCHITECTURE.md, files it names, README commands, the man page."""
+import re
+import subprocess
+
+import tree
+
+
+def defines(path, name):
+    """Whether the C file defines the function (K&R: its head starts in the first column, '{' on a line of its own)."""
+    return re.search(r"^\w[^;{}]*\b%s\([^;{}]*\)\n\{" % re.escape(name), tree.read(path), re.M) is not None
+
+
+def walk_rows(text):
+    """(file, [functions]) of every row `| N | path | `f`, `g` | ... |` of the walk."""
+    for m in re.finditer(r"^\| *\d+ *\| *`?([\w/.]+\.c)`? *\| *([^|]*)\|", text, re.M):
+        yield m.group(1), re.findall(r"`(\w+)`", m.group(2))
+
+
+def walk_problems(text):
+    rows = list(walk_rows(text))
+    if len(rows) < 5:
+        yield f"docs/ARCHITECTURE.md: the walk has {len(rows)} rows"
+    for path, names in rows:
+        if not tree.exists("src/" + path):
+            yield f"docs/ARCHITECTURE.md: src/{path} does not exist"
+            continue
+        if not names:
+            yield f"docs/ARCHITECTURE.md: the row of {path} names no function"
+        for name in names:
+            if not defines("src/" + path, name):
+                yield f"docs/ARCHITECTURE.md: src/{path} does not define {name}"
+
+
+def named_file_problems(doc):
+    """Every path in backticks that looks like one of ours exists."""
+    for path in set(re.findall(r"`((?:src|tests|tools|docs|include|models|man)/[\w./-]+)`", tree.read(doc))):
+        if not tree.files(path):
+            yield f"{doc}: {path} does not exist"
+
+
+def undescribed_sources(text):
+    """Every source file of the library and the program has its place in the picture of the tree."""
+    for path in tree.files("src/*.c", "src/*.h", "src/*.cu"):
+        name = path.rsplit("/", 1)[1]
+        if not re.search(r"(?<![\w.])%s(?![\w])" % re.escape(name), text):
+            yield f"docs/ARCHITECTURE.md: {path} is not in the tree"
+
+
+def make_target_problems(doc):
+    makefile = tree.read("Makefile")
+    for target in set(re.findall(r"(?:^|`|\$ )make ([a-z][\w-]*)", tree.read(doc), re.M)):
+        stem = "suite-%" if target.startswith("suite-") else target
+        if not re.search(r"^(?:[\w-]+ )*%s(?: [\w-]+)*:(?!=)" % re.escape(stem), makefile, re.M):
+            yield f"{doc}: the Makefile has no target {target}"
+
+
+def commands():
+    return re.findall(r'^\s*\{"([\w-]+)", "', tree.read("src/bin/main.c"), re.M)
+
+
+def page_text():
+    """What a reader of the page sees, in one long line a paragraph, hyphens plain."""
+    out = subprocess.run(["man", "--warnings=w", "--no-hyphenation", "--no-justification", "-l", "man/hadal.1"],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         env={"PATH": "/usr/bin:/bin", "MANWIDTH": "200", "LC_ALL": "C.UTF-8", "MANROFFOPT": "-c"})
+    text = re.sub(".\b", "", out.stdout.decode()).replace("\u2010", "-").replace("\u2212", "-")
+    return text, [f"man: {line}" for line in out.stderr.decode().splitlines()]
+
+
+def command_problems(page):
+    names = commands()
+    if not names:
+        yield "src/bin/main.c: no commands found"
+    for name in names:
+        if not re.search(r"^\s+hadal %s\b" % re.escape(name), page, re.M):
+            yield f"man/hadal.1: command {name} is missing"
+    for name in set(re.findall(r"^\s+hadal ([a-z][\w-]*)", page, re.M)) - set(names) - {"help"}:
+        yield f"man/hadal.1: command {name} does not exist"
+
+
+def option_problems(page):
+    """Every long option of src/bin is in the page (getopt tables hold {"name", required_argument|no_argument...)."""
+    for path in tree.files("src/bin/*.c"):
+        for name in re.findall(r'\{"([a-z][\w-]*)", (?:no|required|optional)_argument', tree.read(path)):
+            if not re.search(r"(?<![\w-])--%s(?![\w-])" % re.escape(name), page):
+                yield f"man/hadal.1: option --{name} of {path} is missing"
+
+
+docs = tree.files("README.md", "docs/*.md")
+architecture = tree.read("docs/ARCHITECTURE.md")
+page, warnings = page_text()
+tree.check("the walk names functions that exist", walk_problems(architecture))
+tree.check("every source file is in the picture of the tree", undescribed_sources(architecture))
+tree.check("documents name files that exist", (p for d in docs for p in named_file_problems(d)))
+tree.check("documents name make targets that exist", (p for d in docs for p in make_target_problems(d)))
+tree.check("the man page renders without warnings", warnings)
+tree.check("the man page has every command and no other", command_problems(page))
+tree.check("the man page has every option", option_problems(page))
+tree.done()
