@@ -35,17 +35,17 @@ for h in include/*.h src/*/*.h src/*/*/*.h; do
 done
 report 'every header compiles alone' "$problems"
 
-out=$(make -s B="$B" CC="$CC" DESTDIR="$work/root" PREFIX=/usr install 2>&1) || out="install failed: $out"
+out=$(make -s B="$B" CC="$CC" DESTDIR="$work/inst" PREFIX=/usr install 2>&1) || out="install failed: $out"
 report 'make install' "$(echo "$out" | grep -v '^hadal: ')"
 missing=
 for f in bin/hadal include/hadal.h lib/libhadal.a lib/libhadal.so lib/pkgconfig/hadal.pc share/man/man1/hadal.1; do
-    [ -f "$work/root/usr/$f" ] || missing="$missing $f"
+    [ -f "$work/inst/usr/$f" ] || missing="$missing $f"
 done
 report 'the installed files are there' "$missing"
-foreign=$(nm -g --defined-only "$work/root/usr/lib/libhadal.a" 2>/dev/null | awk 'NF == 3 { print $3 }' | grep -v '^hadal_')
+foreign=$(nm -g --defined-only "$work/inst/usr/lib/libhadal.a" 2>/dev/null | awk 'NF == 3 { print $3 }' | grep -v '^hadal_')
 report 'the installed archive offers hadal_ names only' "$foreign"
 
-export PKG_CONFIG_SYSROOT_DIR="$work/root" PKG_CONFIG_PATH="$work/root/usr/lib/pkgconfig"
+export PKG_CONFIG_SYSROOT_DIR="$work/inst" PKG_CONFIG_PATH="$work/inst/usr/lib/pkgconfig"
 cat >"$work/use.c" <<'C'
 #include <hadal.h>
 #include <stdio.h>
@@ -59,9 +59,9 @@ int main(void)
 C
 # shellcheck disable=SC2046
 out=$($CC -o "$work/shared" "$work/use.c" $(pkg-config --cflags --libs hadal) 2>&1 &&
-    LD_LIBRARY_PATH="$work/root/usr/lib" "$work/shared" 2>&1) || true
+    LD_LIBRARY_PATH="$work/inst/usr/lib" "$work/shared" 2>&1) || true
 report 'a program built with pkg-config runs against libhadal.so' "$(echo "$out" | grep -v -E '^[0-9]+\.[0-9]+\.[0-9]+$')"
 # shellcheck disable=SC2046
-out=$($CC -o "$work/static" "$work/use.c" $(pkg-config --cflags hadal) "$work/root/usr/lib/libhadal.a" \
+out=$($CC -o "$work/static" "$work/use.c" $(pkg-config --cflags hadal) "$work/inst/usr/lib/libhadal.a" \
     $(pkg-config --libs --static hadal | sed 's/-lhadal//') 2>&1 && "$work/static" 2>&1) || true
 report 'a program built with libhadal.a runs' "$(echo "$out" | grep -v -E '^[0-9]+\.[0-9]+\.[0-9]+$')"
