@@ -1,0 +1,140 @@
+/* Compressor: softmax-pooled entries over windows of 4 (overlapping) or 128 tokens. Inputs of the step are in the
+ * projections, earlier ones in the state rings; everything is a function of absolute positions, so chunks of any size give
+ * the same entries. */
+#include "ops/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mutant.h"
+
+struct compress_job {
+    struct cpu_dev *c;
+    const struct op_compress *o;
+    const struct op_seq *s;
+    int64_t first_entry;
+    int width; /* c * dim: floats per projected row */
+};
+
+struct slot { /* where one token's value and logit for an entry are */
+    const float *kv, *gate;
+};
+
+static struct slot slot_of(const struct compress_job *j, int64_t pos, int half)
+{
+    const struct op_compress *o = j->o;
+    const struct kv_view *v = &j->s->kv;
+    size_t off = (size_t)half * (size_t)o->dim;
+    if (pos >= j->s->pos0) {
+        size_t row = (size_t)(j->s->first_row + (pos - j->s->pos0)) * (size_t)j->width + off;
+        return (struct slot){o->kv + row, o->gate + row};
+    }
+    size_t row = (size_t)(pos % v->state_rows) * (size_t)j->width + off;
+    if (o->index)
+        return (struct slot){v->istate_kv + row, v->istate_gate + row};
+    return (struct slot){v->state_kv + row, v->state_gate + row};
+}
+
+/* The slots of entry g: ratio 128: its 128 tokens; ratio 4: the previous window's first halves (none for g = 0), then its
+ * own window's second halves. */
+static int slots_of(const struct compress_job *j, int64_t g, struct slot *slots)
+{
+    int n = 0, ratio = j->o->ratio;
+    if (ratio == 4 && g > 0 && !MUTANT(7))
+        for (int i = 0; i < 4; i++)
+            slots[n++] = slot_of(j, 4 * (g - 1) + i, 0);
+    for (int i = 0; i < ratio; i++)
+        slots[n++] = slot_of(j, ratio * g + i, ratio == 4 ? 1 : 0);
+    return n;
+}
+
+/* e[d] = sum_s softmax_s(gate_s[d]) kv_s[d], per channel. sum and top: scratch of dim floats each. */
+static void pool_slots(const struct slot *slots, int n, int dim, float *e, float *sum, float *top)
+{
+    memcpy(top, slots[0].gate, (size_t)dim * sizeof *top);
+    for (int s = 1; s < n; s++)
+        for (int d = 0; d < dim; d++)
+            top[d] = slots[s].gate[d] > top[d] ? slots[s].gate[d] : top[d];
+    memset(e, 0, (size_t)dim * sizeof *e);
+    memset(sum, 0, (size_t)dim * sizeof *sum);
+    for (int s = 0; s < n; s++)
+        for (int d = 0; d < dim; d++) {
+            float w = expf(slots[s].gate[d] - top[d]);
+            sum[d] += w;
+            e[d] += w * slots[s].kv[d];
+        }
+    for (int d = 0; d < dim; d++)
+        e[d] /= sum[d];
+}
+
+static void store_entry(const struct compress_job *j, int64_t g, const float *e)
+{
+    const struct kv_view *v = &j->s->kv;
+    int per_page = KV_PAGE_TOKENS / j->o->ratio;
+    uint8_t *page = v->pages[g / per_page];
+    size_t row = (size_t)(g % per_page);
+    if (j->o->index)
+        kv_index_put(&j->o->dims, e, page + v->index_offset + row * j->o->dims.index_bytes);
+    else
+        kv_row_put(&j->o->dims, e, page + v->rows_offset + row * j->o->dims.row_bytes);
+}
+
+static void entry_task(void *arg, int i, int i_thread)
+{
+    const struct compress_job *j = arg;
+    const struct op_compress *o = j->o;
+    struct slot slots[KV_PAGE_TOKENS + 8] = {{NULL, NULL}};
+    int64_t g = j->first_entry + i;
+    float *e = cpu_scratch(j->c, i_thread, 3 * (size_t)o->dim);
+    int n = slots_of(j, g, slots);
+    pool_slots(slots, n, o->dim, e, e + o->dim, e + 2 * o->dim);
+    cpu_round(j->c, e, (size_t)o->dim);
+    cpu_rmsnorm_row(j->c, e, o->norm, o->dim, o->eps, e);
+    /* Rotated at the first position of the window (mutant 3: at the entry's own number). */
+    cpu_rope_row(j->c, e, o->dim, o->rope_dim, MUTANT(3) ? g : g * o->ratio, o->freq, false);
+    if (o->index)
+        cpu_hadamard_fp4(j->c, e, o->dim);
+    else
+        cpu_kv_quant_row(j->c, e, o->dim, o->rope_dim);
+    store_entry(j, g, e);
+}
+
+/* gate += ape[pos % ratio] for this step's rows. */
+static void add_ape(const struct op_compress *o, const struct op_seq *s, int width)
+{
+    for (int r = 0; r < s->n_rows; r++) {
+        const float *ape = o->ape + (size_t)((s->pos0 + r) % o->ratio) * (size_t)width;
+        float *gate = o->gate + (size_t)(s->first_row + r) * (size_t)width;
+        for (int k = 0; k < width; k++)
+            gate[k] += ape[k];
+    }
+}
+
+/* The last rows of the step into the state rings. */
+static void keep_state(const struct op_compress *o, const struct op_seq *s, int width)
+{
+    const struct kv_view *v = &s->kv;
+    float *kv = o->index ? v->istate_kv : v->state_kv, *gate = o->index ? v->istate_gate : v->state_gate;
+    int first = s->n_rows > v->state_rows ? s->n_rows - v->state_rows : 0;
+    size_t bytes = (size_t)width * sizeof(float);
+    for (int r = first; r < s->n_rows; r++) {
+        size_t slot = (size_t)((s->pos0 + r) % v->state_rows) * (size_t)width;
+        size_t row = (size_t)(s->first_row + r) * (size_t)width;
+        memcpy(kv + slot, o->kv + row, bytes);
+        memcpy(gate + slot, o->gate + row, bytes);
+    }
+}
+
+void cpu_compress(struct dev *d, const struct op_compress *o)
+{
+    struct cpu_dev *c = cpu_of(d);
+    int width = (o->ratio == 4 ? 2 : 1) * o->dim;
+    for (int i = 0; i < o->n_seqs; i++) {
+        const struct op_seq *s = &o->seqs[i];
+        add_ape(o, s, width);
+        struct compress_job j = {c, o, s, s->pos0 / o->ratio, width};
+        int64_t n = (s->pos0 + s->n_rows) / o->ratio - j.first_entry;
+        cpu_run(c, (int)n, (double)n * o->dim * 40 * (o->ratio == 4 ? 8 : 128), entry_task, &j);
+        keep_state(o, s, width);
+    }
+}

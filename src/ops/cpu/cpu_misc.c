@@ -1,0 +1,222 @@
+/* Row operations: embedding, norms, rotation, quantisers, small data movement. */
+#include "ops/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mutant.h"
+#include "num/num.h"
+
+/* ---------------------------------------------------------------- one row */
+
+void cpu_rmsnorm_row(const struct cpu_dev *c, const float *x, const float *w, int dim, float eps, float *y)
+{
+    float r = 1.0f / sqrtf(c->kern->sum_squares(x, dim) / (float)dim + eps);
+    for (int i = 0; i < dim; i++)
+        y[i] = w == NULL ? x[i] * r : w[i] * (x[i] * r);
+    cpu_round(c, y, (size_t)dim);
+}
+
+void cpu_rope_row(const struct cpu_dev *c, float *x, int dim, int rd, int64_t pos, const float *freq, bool inverse)
+{
+    float *v = x + dim - rd;
+    for (int i = 0; i < rd / 2; i++) {
+        /* The official code rounds the angle to fp32 before taking sine and cosine. */
+        double angle = (double)((float)pos * freq[i]);
+        float co = (float)cos(angle), si = (float)sin(angle);
+        if (inverse)
+            si = -si;
+        /* Mutant 5: rotate_half pairs instead of interleaved ones. */
+        float *p = MUTANT(5) ? v + i : v + 2 * i, *q = MUTANT(5) ? v + i + rd / 2 : p + 1;
+        float a = *p, b = *q;
+        *p = a * co - b * si;
+        *q = a * si + b * co;
+    }
+    cpu_round(c, v, (size_t)rd);
+}
+
+void cpu_hadamard_fp4(const struct cpu_dev *c, float *x, int n)
+{
+    bool quantise = cpu_rounds(&c->base);
+    if (MUTANT(11))
+        return;
+    for (int half = 1; half < n; half *= 2) {
+        for (int i = 0; i < n; i += 2 * half) {
+            for (int j = i; j < i + half; j++) {
+                float a = x[j], b = x[j + half];
+                x[j] = a + b;
+                x[j + half] = a - b;
+            }
+        }
+    }
+    float s = 1.0f / sqrtf((float)n);
+    for (int i = 0; i < n; i++)
+        x[i] *= s;
+    if (!quantise)
+        return;
+    cpu_round(c, x, (size_t)n);
+    for (int b = 0; b < n; b += 32)
+        fp4_quant_sim(x + b, 32);
+}
+
+void cpu_kv_quant_row(const struct cpu_dev *c, float *x, int dim, int rd)
+{
+    if (!cpu_rounds(&c->base))
+        return;
+    for (int b = 0; b < dim - rd; b += 64)
+        act_quant_sim(x + b, 64);
+}
+
+void cpu_act_quant_row(const float *x, int n, float *out)
+{
+    memcpy(out, x, (size_t)n * sizeof *out);
+    for (int b = 0; b < n; b += 128)
+        act_quant_sim(out + b, n - b < 128 ? n - b : 128);
+}
+
+/* ---------------------------------------------------------------- loops over rows */
+
+struct rows_job {
+    struct cpu_dev *c;
+    const void *o;
+};
+
+void cpu_embed(struct dev *d, const struct op_embed *o)
+{
+    struct cpu_dev *c = cpu_of(d);
+    for (int i = 0; i < o->n; i++) {
+        float *x = o->x + (size_t)i * (size_t)o->streams * (size_t)o->dim;
+        c->kern->decode(&o->table, o->tokens[i], 0, o->dim, x);
+        cpu_round(c, x, (size_t)o->dim);
+        for (int s = 1; s < o->streams; s++)
+            memcpy(x + (size_t)s * (size_t)o->dim, x, (size_t)o->dim * sizeof *x);
+    }
+}
+
+static void rmsnorm_task(void *arg, int i, int i_thread)
+{
+    (void)i_thread;
+    const struct rows_job *j = arg;
+    const struct op_rmsnorm *o = j->o;
+    size_t at = (size_t)i * (size_t)o->dim;
+    cpu_rmsnorm_row(j->c, o->x + at, o->w, o->dim, o->eps, o->y + at);
+}
+
+void cpu_rmsnorm(struct dev *d, const struct op_rmsnorm *o)
+{
+    struct rows_job j = {cpu_of(d), o};
+    cpu_run(j.c, o->n, (double)o->n * o->dim, rmsnorm_task, &j);
+}
+
+/* In the reference every step of this norm is a bf16 operation (square, mean, + eps, rsqrt, multiply). */
+static float head_factor_bf16(const float *x, int dim, float eps)
+{
+    double sum = 0;
+    for (int i = 0; i < dim; i++)
+        sum += (double)bf16_round(x[i] * x[i]);
+    float mean = bf16_round((float)(sum / dim));
+    return bf16_round(1.0f / sqrtf(bf16_round(mean + eps)));
+}
+
+static void head_rms_task(void *arg, int i, int i_thread)
+{
+    (void)i_thread;
+    const struct rows_job *j = arg;
+    const struct op_head_rms *o = j->o;
+    for (int h = 0; h < o->heads; h++) {
+        float *x = o->x + ((size_t)i * (size_t)o->heads + (size_t)h) * (size_t)o->dim;
+        float r = j->c->base.numerics == NUM_REFERENCE
+                      ? head_factor_bf16(x, o->dim, o->eps)
+                      : 1.0f / sqrtf(j->c->kern->sum_squares(x, o->dim) / (float)o->dim + o->eps);
+        for (int k = 0; k < o->dim; k++)
+            x[k] *= r;
+        cpu_round(j->c, x, (size_t)o->dim);
+    }
+}
+
+void cpu_head_rms(struct dev *d, const struct op_head_rms *o)
+{
+    if (MUTANT(6))
+        return;
+    struct rows_job j = {cpu_of(d), o};
+    cpu_run(j.c, o->n, (double)o->n * o->heads * o->dim, head_rms_task, &j);
+}
+
+static void rope_task(void *arg, int i, int i_thread)
+{
+    (void)i_thread;
+    const struct rows_job *j = arg;
+    const struct op_rope *o = j->o;
+    for (int h = 0; h < o->heads; h++)
+        cpu_rope_row(j->c, o->x + ((size_t)i * (size_t)o->heads + (size_t)h) * (size_t)o->dim, o->dim, o->rope_dim,
+                     o->pos[i], o->freq, o->inverse);
+}
+
+void cpu_rope(struct dev *d, const struct op_rope *o)
+{
+    if (MUTANT(4) && o->inverse)
+        return;
+    struct rows_job j = {cpu_of(d), o};
+    cpu_run(j.c, o->n, (double)o->n * o->heads * o->rope_dim * 20, rope_task, &j);
+}
+
+static void kv_quant_task(void *arg, int i, int i_thread)
+{
+    (void)i_thread;
+    const struct rows_job *j = arg;
+    const struct op_kv_quant *o = j->o;
+    cpu_kv_quant_row(j->c, o->x + (size_t)i * (size_t)o->dim, o->dim, o->rope_dim);
+}
+
+void cpu_kv_quant(struct dev *d, const struct op_kv_quant *o)
+{
+    struct rows_job j = {cpu_of(d), o};
+    cpu_run(j.c, o->n, (double)o->n * o->dim * 10, kv_quant_task, &j);
+}
+
+void cpu_kv_put(struct dev *d, const struct op_kv_put *o)
+{
+    (void)d;
+    for (int i = 0; i < o->n_seqs; i++) {
+        const struct op_seq *s = &o->seqs[i];
+        int first = s->n_rows > s->kv.ring_rows ? s->n_rows - s->kv.ring_rows : 0;
+        for (int r = first; r < s->n_rows; r++) {
+            size_t slot = (size_t)((s->pos0 + r) % s->kv.ring_rows);
+            kv_row_put(&o->dims, o->kv + (size_t)(s->first_row + r) * (size_t)o->dims.head_dim,
+                       s->kv.ring + slot * o->dims.row_bytes);
+        }
+    }
+}
+
+static void index_query_task(void *arg, int i, int i_thread)
+{
+    (void)i_thread;
+    const struct rows_job *j = arg;
+    const struct op_index_query *o = j->o;
+    for (int h = 0; h < o->heads; h++)
+        cpu_hadamard_fp4(j->c, o->q + ((size_t)i * (size_t)o->heads + (size_t)h) * (size_t)o->dim, o->dim);
+}
+
+void cpu_index_query(struct dev *d, const struct op_index_query *o)
+{
+    struct rows_job j = {cpu_of(d), o};
+    cpu_run(j.c, o->n, (double)o->n * o->heads * o->dim * 20, index_query_task, &j);
+}
+
+void cpu_add_rows(struct dev *d, const struct op_add_rows *o)
+{
+    size_t dim = (size_t)o->dim, streams = (size_t)o->streams;
+    for (size_t i = 0; i < (size_t)o->n; i++)
+        for (size_t s = 0; s < streams; s++)
+            for (size_t k = 0; k < dim; k++)
+                o->y[(i * streams + s) * dim + k] = o->a[i * dim + k] + o->b[(i * streams + s) * dim + k];
+    cpu_round(cpu_of(d), o->y, (size_t)o->n * streams * dim);
+}
+
+void cpu_gather(struct dev *d, const struct op_gather *o)
+{
+    (void)d;
+    size_t dim = (size_t)o->dim;
+    for (int i = 0; i < o->n; i++)
+        memcpy(o->y + (size_t)i * dim, o->x + (size_t)o->rows[i] * dim, dim * sizeof *o->y);
+}

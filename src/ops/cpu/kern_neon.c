@@ -1,0 +1,4 @@
+#define KERN_NAME kern_neon
+#define KERN_TEXT "neon"
+#include "ops/cpu/kern_decl.h"
+#include "ops/cpu/kern_tmpl.h"

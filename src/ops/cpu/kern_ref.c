@@ -1,0 +1,4 @@
+#define KERN_NAME kern_ref
+#define KERN_TEXT "reference"
+#include "ops/cpu/kern_decl.h"
+#include "ops/cpu/kern_tmpl.h"

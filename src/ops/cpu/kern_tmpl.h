@@ -1,0 +1,161 @@
+/* Body of every kern_<isa>.c: define KERN_NAME and KERN_TEXT before including. See kern.h for the contract. */
+#include "num/num.h"
+#include "ops/cpu/kern.h"
+
+#include "base/mutant.h"
+
+enum { LANES = 16, BLOCK_K = 128 };
+
+/* 16 fp32 lanes, passed by pointer only: by value its ABI would depend on the instruction set. */
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+
+static inline void mul_add(lanes *acc, const float *x, const float *w)
+{
+    *acc += *(const lanes *)x * *(const lanes *)w;
+}
+
+static inline float join(const lanes *v)
+{
+    float a[LANES];
+    memcpy(a, v, sizeof a);
+    for (int w = LANES / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++)
+            a[i] += a[i + w];
+    return a[0];
+}
+
+/* The last n < 16 elements, zero-filled: adding 0*0 to a lane changes nothing. */
+static inline void mul_add_tail(lanes *acc, const float *x, const float *w, int n)
+{
+    float xt[LANES] = {0}, wt[LANES] = {0};
+    memcpy(xt, x, (size_t)n * sizeof(float));
+    memcpy(wt, w, (size_t)n * sizeof(float));
+    mul_add(acc, xt, wt);
+}
+
+static float dot(const float *x, const float *w, int n)
+{
+    lanes acc = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        mul_add(&acc, x + i, w + i);
+    if (i < n)
+        mul_add_tail(&acc, x + i, w + i, n - i);
+    return join(&acc);
+}
+
+static inline void dot4(const float *x, size_t ldx, const float *w, int n, float *y, size_t ldy)
+{
+    const float *x1 = x + ldx, *x2 = x + 2 * ldx, *x3 = x + 3 * ldx;
+    lanes a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        mul_add(&a0, x + i, w + i);
+        mul_add(&a1, x1 + i, w + i);
+        mul_add(&a2, x2 + i, w + i);
+        mul_add(&a3, x3 + i, w + i);
+    }
+    if (i < n) {
+        mul_add_tail(&a0, x + i, w + i, n - i);
+        mul_add_tail(&a1, x1 + i, w + i, n - i);
+        mul_add_tail(&a2, x2 + i, w + i, n - i);
+        mul_add_tail(&a3, x3 + i, w + i, n - i);
+    }
+    y[0] = join(&a0);
+    y[ldy] = join(&a1);
+    y[2 * ldy] = join(&a2);
+    y[3 * ldy] = join(&a3);
+}
+
+static void dot_many(const float *x, size_t ldx, int nx, const float *w, int n, float *y, size_t ldy)
+{
+    int i = 0;
+    for (; i + 4 <= nx; i += 4)
+        dot4(x + (size_t)i * ldx, ldx, w, n, y + (size_t)i * ldy, ldy);
+    for (; i < nx; i++)
+        y[(size_t)i * ldy] = dot(x + (size_t)i * ldx, w, n);
+}
+
+static float sum_squares(const float *x, int n)
+{
+    return dot(x, x, n);
+}
+
+static void axpy(float a, const float *x, int n, float *y)
+{
+    for (int i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+/* ---- decoding: exact for every format */
+
+static inline float scale_at(const struct wmat *w, size_t i)
+{
+    if (!w->scale_f32)
+        return f32_from_e8m0(((const uint8_t *)w->scale)[i]);
+    float s;
+    memcpy(&s, (const uint8_t *)w->scale + 4 * i, 4);
+    return s;
+}
+
+/* e4m3 bits moved to fp32 bits are the value times 2^-120 (an fp32 subnormal for an e4m3 subnormal). */
+static void decode_fp8(const uint8_t *in, int n, float s, float *out)
+{
+    for (int i = 0; i < n; i++) {
+        uint32_t b = in[i];
+        out[i] = f32_from_bits((b & 0x80) << 24 | (b & 0x7f) << 20) * 0x1p120f * s;
+    }
+}
+
+static void decode_fp4(const uint8_t *in, int n, float s, float *out)
+{
+    for (int i = 0; i < n; i += 2) {
+        uint8_t b = in[i / 2];
+        if (MUTANT(17)) /* wrong nibble order */
+            b = (uint8_t)(b << 4 | b >> 4);
+        out[i] = e2m1_table[b & 15] * s;
+        out[i + 1] = e2m1_table[b >> 4] * s;
+    }
+}
+
+static void decode_blocks(const struct wmat *w, int r, int c0, int n, float *out)
+{
+    bool fp8 = w->format == W_FP8;
+    int block = fp8 ? BLOCK_K : 32, per_row = (w->cols + block - 1) / block;
+    size_t scale_row = (size_t)(fp8 ? r / BLOCK_K : r) * (size_t)per_row;
+    const uint8_t *in = (const uint8_t *)w->data + (size_t)r * (size_t)(fp8 ? w->cols : w->cols / 2);
+    for (int i = 0; i < n; i += block) {
+        int m = n - i < block ? n - i : block;
+        float s = scale_at(w, scale_row + (size_t)((c0 + i) / block));
+        if (fp8)
+            decode_fp8(in + c0 + i, m, s, out + i);
+        else
+            decode_fp4(in + (c0 + i) / 2, m, s, out + i);
+    }
+}
+
+static void decode(const struct wmat *w, int r, int c0, int n, float *out)
+{
+    size_t at = (size_t)r * (size_t)w->cols + (size_t)c0;
+    if (w->format == W_FP8 || w->format == W_FP4) {
+        decode_blocks(w, r, c0, n, out);
+    } else if (w->format == W_F32) {
+        memcpy(out, (const float *)w->data + at, (size_t)n * sizeof(float));
+    } else {
+        const uint16_t *h = (const uint16_t *)w->data + at;
+        for (int i = 0; i < n; i++)
+            out[i] = w->format == W_BF16 ? f32_from_bf16(h[i]) : f32_from_f16(h[i]);
+    }
+}
+
+static void round_bf16(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = f32_bits(x[i]);
+        uint32_t r = (u + 0x7fffu + (u >> 16 & 1)) & 0xffff0000u;
+        bool nan = (u & 0x7fffffffu) > 0x7f800000u;
+        x[i] = f32_from_bits(nan ? u : r);
+    }
+}
+
+const struct kern KERN_NAME = {KERN_TEXT, dot, dot_many, sum_squares, axpy, decode, round_bf16};
