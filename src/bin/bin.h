@@ -15,6 +15,9 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
+int cmd_tokenize(int argc, char **argv);
+int cmd_detokenize(int argc, char **argv);
+
 /* Prints "hadal NAME: sentence" on stderr and returns EXIT_FAILED / EXIT_USAGE. */
 int fail(const char *command, const struct err *e);
 int usage_error(const char *command, const char *fmt, ...) PRINTF_LIKE(2, 3);

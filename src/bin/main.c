@@ -5,6 +5,8 @@
 #include <string.h>
 
 static const struct command commands[] = {
+    {"detokenize", "prints the text of token ids", cmd_detokenize},
+    {"tokenize", "prints the token ids of a text", cmd_tokenize},
     {NULL, NULL, NULL},
 };
 

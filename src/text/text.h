@@ -19,12 +19,16 @@ void ids_free(struct ids *v);
 
 struct tokenizer;
 
-/* PATH: a checkpoint folder (its tokenizer.json), a tokenizer.json, or a rank file (one "base64 rank" a line, with the
- * added tokens in added_tokens.json beside it). The caller closes with tokenizer_close. */
+/* PATH: a checkpoint folder (its tokenizer.json), a tokenizer.json, or a rank file: one "BASE64 ID" a line, BASE64 of the
+ * token in the byte-level alphabet (tokenizer_vocab.c), its added tokens in added_tokens.tsv beside it (lines of "id TAB
+ * content TAB special"; none when that file is missing), DeepSeek-V4's pre-tokeniser. The caller closes with
+ * tokenizer_close. */
 int tokenizer_open(struct tokenizer **t, const char *path, struct err *e);
 /* From the text of a tokenizer.json (also the fuzz entry). */
 int tokenizer_parse(struct tokenizer **t, const char *json, size_t n, const char *path, struct err *e);
 void tokenizer_close(struct tokenizer **t);
+/* A sentence for a person about a damaged but usable file, NULL when there is none. Owned by the tokenizer. */
+const char *tokenizer_warning(const struct tokenizer *t);
 
 /* Appends the ids of n bytes of text. match_added: literal added tokens in the text become their ids (as the reference
  * does); otherwise they are plain text, so a user cannot forge control tokens. Linear time; invalid UTF-8 is encoded
@@ -37,8 +41,16 @@ int32_t tokenizer_id(const struct tokenizer *t, const char *token); /* added or 
 bool tokenizer_is_added(const struct tokenizer *t, int32_t id);
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 int tokenizer_n_vocab(const struct tokenizer *t);
-/* Appends the text of ids; skip_special leaves out special added tokens. */
+/* Appends the bytes of ids (ids outside the vocabulary add nothing); skip_special leaves out special added tokens. */
 void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct buf *out);
+
+/* One step over UTF-8 text of n > 0 bytes. UTF8_CHAR: a character of len bytes. UTF8_BAD: len bytes that no character
+ * can start with (the maximal subpart of the Unicode standard: one U+FFFD stands for it). UTF8_SHORT: all n bytes are
+ * the start of a character. */
+enum utf8_kind { UTF8_CHAR, UTF8_BAD, UTF8_SHORT };
+enum utf8_kind utf8_next(const char *bytes, size_t n, size_t *len);
+/* Length of the longest valid start of the text. */
+size_t utf8_valid_prefix(const char *bytes, size_t n);
 
 /* Streaming: holds back an incomplete UTF-8 character (at most 3 bytes) until it is complete or flushed; invalid bytes
  * come out as U+FFFD. */
