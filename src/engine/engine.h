@@ -1,0 +1,240 @@
+/* engine: from a request to a stream of events. Sampling, stop rules, reply parsing, and the loop that steps many
+ * sequences through the model.
+ *
+ * Idea: three layers, each usable without the next.
+ *   sampler     a pure function: (logits, sampling, position) -> token. No generator state anywhere.
+ *   generation  one sequence's rules: chooses and accepts tokens, stops, parses the reply, emits events. No model, no
+ *               thread; a scheduler owns as many as it likes and feeds each its own logits.
+ *   engine      a model, its step thread, running and waiting jobs, and the KV state of finished ones for reuse.
+ *
+ * Threads: engine_submit, engine_next, engine_cancel and engine_release may be called from any thread (one thread at a
+ * time per job); the model is touched by the step thread only.
+ */
+#ifndef HADAL_ENGINE_ENGINE_H
+#define HADAL_ENGINE_ENGINE_H
+
+#include "model/model.h"
+#include "text/text.h"
+
+/* ---------------------------------------------------------------- sampling (sample.c) */
+
+/* How a token is drawn from p = softmax(logits / temperature). The kept tokens are a prefix of the order "more likely
+ * first, lower id first among equals": at most top_k of them; of those the shortest prefix whose renormalised sum
+ * reaches top_p; and of those only tokens with p >= min_p * (p of the most likely one). At least one is kept. */
+struct sampling {
+    double temperature; /* 0: greedy, ties to the lower id */
+    double top_p;       /* (0, 1]; 1: off */
+    double min_p;       /* [0, 1]; 0: off */
+    int top_k;          /* 0: off */
+    uint64_t seed;
+};
+void sampling_init(struct sampling *s); /* temperature 1, no filter, seed 0 */
+int sampling_check(const struct sampling *s, struct err *e); /* HD_EARG names the field out of range */
+
+/* Scratch of one thread for vocabularies of n_vocab tokens. */
+struct sampler;
+int sampler_open(struct sampler **s, int n_vocab, struct err *e);
+void sampler_close(struct sampler **s);
+
+/* The token for `position` (its index in the sequence, prompt included): the kept token of highest
+ * logit / temperature + g, g Gumbel noise computed from (seed, position, token id) by Philox4x32-10. So it depends on
+ * logits, sampling and position only, whatever was drawn before - the same with and without speculation.
+ * NaN counts as minus infinity; plus infinity wins. -1 when no logit is above minus infinity. */
+int32_t sampler_choose(struct sampler *s, const float *logits, const struct sampling *p, int64_t position);
+
+enum { TOP_LOGPROBS_MAX = 20 };
+struct token_logprob {
+    int32_t id;
+    float logprob;
+};
+/* Natural log of softmax(logits)[id]: of the model's own distribution, before temperature and filters. Also the n_top
+ * (<= TOP_LOGPROBS_MAX) most likely tokens, best first, ties to the lower id. Minus infinity is reported as -9999. */
+float logprobs_of(const float *logits, int n_vocab, int32_t id, struct token_logprob *top, int n_top);
+
+/* ---------------------------------------------------------------- stop strings (stop.c) */
+
+enum { STOP_STRINGS_MAX = 16, STOP_BYTES_MAX = 4096 };
+
+/* Finds the first stop string in a stream of text, however it is cut into pieces. Text that could be the beginning of a
+ * stop string is held back. Linear time. */
+struct stop_rule {
+    char *text;
+    size_t n;
+    uint16_t *fail; /* [n] length of the longest border of each prefix (Knuth-Morris-Pratt) */
+    size_t matched; /* length of the prefix that the stream ends with */
+};
+struct stop_filter {
+    struct stop_rule rule[STOP_STRINGS_MAX];
+    int n_rules;
+    struct buf held;
+    bool hit;
+};
+void stop_filter_init(struct stop_filter *f, char *const *stops, int n); /* n <= STOP_STRINGS_MAX, none empty */
+/* Appends to out what may be shown; true once a stop string is complete (it and what follows are never shown). */
+bool stop_filter_add(struct stop_filter *f, const char *text, size_t n, struct buf *out);
+void stop_filter_flush(struct stop_filter *f, struct buf *out); /* the text goes no further: shows what was held */
+void stop_filter_free(struct stop_filter *f);
+
+/* ---------------------------------------------------------------- generation (generate.c) */
+
+enum finish {
+    FINISH_NONE,       /* still running */
+    FINISH_STOP,       /* end token or stop string */
+    FINISH_LENGTH,     /* max_tokens or the context is full */
+    FINISH_TOOL_CALLS, /* end token after at least one tool call */
+    FINISH_CANCELLED,
+    FINISH_ERROR,
+};
+const char *finish_name(enum finish f); /* "stop", "length", "tool_calls", "cancelled", "error" */
+
+enum { EOS_IDS_MAX = 8 };
+
+struct gen_params {
+    struct sampling sampling;
+    int64_t max_tokens; /* >= 1, reasoning included */
+    char **stop;        /* looked for in the visible answer (in raw mode: in everything) */
+    int n_stop;
+    bool logprobs;      /* emit GEN_TOKEN */
+    int n_top_logprobs;
+    bool raw;           /* no reply parsing: everything is content, control tokens as literal text */
+    bool in_thinking;   /* the prompt ended inside <think> */
+};
+
+enum gen_event_kind {
+    GEN_PROMPT,    /* done of total prompt tokens are processed; reused of them came from an earlier job */
+    GEN_REASONING, /* text */
+    GEN_CONTENT,   /* text */
+    GEN_TOOL_START, /* text: name of call i_call (from 0) */
+    GEN_TOOL_ARGS, /* text: a piece of its arguments (JSON text) */
+    GEN_TOOL_END,
+    GEN_TOKEN,     /* a token was accepted; its text follows when it can be shown */
+    GEN_END,       /* last event: finish, usage; with FINISH_ERROR text says why */
+};
+
+struct gen_usage {
+    int64_t prompt_tokens, reused_tokens; /* reused <= prompt */
+    int64_t differs_at;        /* first token of the prompt that no kept state had, -1 when there was none to compare */
+    int64_t completion_tokens; /* end token not counted */
+    int64_t reasoning_tokens;  /* </think> not counted */
+    uint64_t queue_ns, prompt_ns, completion_ns;
+};
+
+struct gen_event {
+    enum gen_event_kind kind;
+    const char *text; /* UTF-8; GEN_TOKEN: the token's bytes */
+    size_t n;
+    int i_call;
+    int32_t token;    /* GEN_TOKEN */
+    float logprob;
+    struct token_logprob top[TOP_LOGPROBS_MAX];
+    int n_top;
+    bool reasoning;   /* GEN_TOKEN: of the thinking part, </think> included */
+    int64_t done, total, reused; /* GEN_PROMPT */
+    enum finish finish;          /* GEN_END */
+    struct gen_usage usage;
+};
+/* text is valid during the call only. */
+typedef void (*gen_fn)(void *arg, const struct gen_event *ev);
+
+struct generation;
+/* tokenizer and eos ids must outlive it; params are copied. */
+struct generation *generation_open(const struct tokenizer *t, int n_vocab, const int32_t *eos, int n_eos,
+                                   const struct gen_params *p, gen_fn fn, void *arg);
+void generation_close(struct generation **g);
+/* The token that belongs at `position`, -1 when the logits are unusable. Changes nothing. */
+int32_t generation_choose(const struct generation *g, struct sampler *s, const float *logits, int64_t position);
+/* Takes a token (and the logits it was chosen from, needed for logprobs only): emits its events. False when the
+ * generation is over; GEN_END was then emitted. */
+bool generation_accept(struct generation *g, int32_t token, const float *logits);
+/* Ends it from outside: FINISH_CANCELLED, FINISH_LENGTH (context full) or FINISH_ERROR with a sentence. */
+void generation_end(struct generation *g, enum finish f, const char *why);
+enum finish generation_finish(const struct generation *g);
+struct gen_usage *generation_usage(struct generation *g); /* the owner fills the prompt's part before the end */
+
+/* ---------------------------------------------------------------- requests (request.c) */
+
+struct gen_request {
+    struct ids prompt;
+    struct gen_params params;
+    char *user; /* state is reused among requests of the same user only; "" by default */
+};
+void gen_request_free(struct gen_request *r);
+
+/* What a request needs to know about the model. */
+struct request_env {
+    const struct tokenizer *tokenizer;
+    int n_vocab;
+    enum chat_profile profile;
+    struct sampling defaults; /* of generation_config.json */
+    int64_t context_tokens;
+};
+
+/* Reads a request in the form of the chat API:
+ *   messages (array) or prompt (text) or tokens (ids); tools, tool_choice ("auto" | "none"), response_format;
+ *   thinking {"type": "enabled" | "disabled"} (default enabled), reasoning_effort (default high);
+ *   max_tokens, temperature, top_p, top_k, min_p, seed, stop, logprobs, top_logprobs, user_id;
+ *   profile ("preview" | "official"), keep_thinking, match_added_tokens (booleans), echo of none.
+ * A field of another name is refused: nothing that a caller asks for is silently ignored. max_tokens defaults to the
+ * official 8,192 (65,536 thinking, 131,072 at effort max), and is cut to what the context leaves. Without seed a random
+ * one is drawn. Errors HD_EARG name the field. */
+int request_parse(struct gen_request *r, const json_t *body, const struct request_env *env, struct err *e);
+
+/* ---------------------------------------------------------------- engine (engine.c) */
+
+/* What the engine needs of a model; the calls mean what those of model.h mean. Tests and the scripted server put
+ * something without mathematics behind it. */
+struct runner {
+    void *self;
+    int n_vocab, max_rows, rollback;
+    int64_t max_tokens;
+    int (*seq_open)(void *self, struct kv_seq **s, int64_t max_tokens, struct err *e);
+    void (*seq_close)(void *self, struct kv_seq **s);
+    int (*seq_truncate)(void *self, struct kv_seq *s, int64_t n_tokens, struct err *e);
+    int (*step)(void *self, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
+    void (*close)(void *self); /* may be NULL */
+};
+struct runner runner_of_model(struct model *m); /* close closes the model */
+
+struct engine_options {
+    struct model_options model;
+    int64_t context_tokens; /* longest sequence; 0: what the model was made for */
+    int max_running;        /* jobs stepped together; 0: 16 */
+    int max_waiting;        /* submit refuses beyond; 0: 256 */
+    int n_keep;             /* finished sequences whose KV state is kept for reuse; -1: none, 0: 4 */
+};
+void engine_options_init(struct engine_options *o);
+
+struct engine;
+struct job;
+
+/* Opens the model folder (checkpoint, tokenizer, generation_config.json) and starts the step thread. */
+int engine_open(struct engine **e, const char *dir, const struct engine_options *o, const struct progress *p,
+                struct err *err);
+/* Over any runner; the engine owns it from here (also when this fails). Only the engine's own options are used. */
+int engine_open_runner(struct engine **e, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
+                       const struct engine_options *o, struct err *err);
+/* Cancels what runs, waits for the step thread, frees everything. No job may be in use. */
+void engine_close(struct engine **e);
+
+const struct request_env *engine_env(const struct engine *e);
+const struct model *engine_model(const struct engine *e); /* NULL over another runner */
+
+/* Queues a request and takes its contents over (r is empty afterwards, on errors too). notify (may be NULL) is called
+ * without locks from the step thread whenever an event was queued; it must not block or call into the engine.
+ * HD_EARG: prompt empty, outside the vocabulary or too long; HD_ENOMEM: the queue is full. */
+int engine_submit(struct engine *e, struct gen_request *r, void (*notify)(void *arg), void *arg, struct job **j,
+                  struct err *err);
+/* 1: *ev is the next event (its text valid until the next call); 0: none within timeout_ms (negative: waits for ever)
+ * or the last event was already taken. */
+int engine_next(struct job *j, struct gen_event *ev, int timeout_ms);
+void engine_cancel(struct job *j);   /* GEN_END with FINISH_CANCELLED follows within one step */
+void engine_release(struct job **j); /* cancels when still running; no events after that */
+
+struct engine_stats {
+    int n_running, n_waiting, n_kept;
+    int64_t kept_tokens;
+    uint64_t steps, prompt_tokens, reused_tokens, completion_tokens;
+};
+void engine_read_stats(struct engine *e, struct engine_stats *s);
+
+#endif
