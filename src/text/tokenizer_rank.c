@@ -9,12 +9,12 @@
 enum { RANK_FILE_BYTES_MAX = 256 << 20 };
 
 /* A rank file carries no pre-tokeniser: DeepSeek-V4's. */
-static const char *const regex_deepseek[] = {
-    "\\p{N}{1,3}",
-    "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+", /* U+4E00-9FA5 3040-309F 30A0-30FF */
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
-    " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
-};
+#define REGEX_NUMBERS "\\p{N}{1,3}"
+#define REGEX_CJK "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+" /* 4E00-9FA5 3040-30FF */
+#define REGEX_WORDS                                                                                  \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|" \
+    " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
+static const char *const regex_deepseek[] = {REGEX_NUMBERS, REGEX_CJK, REGEX_WORDS};
 
 static int base64_digit(char c)
 {
