@@ -74,7 +74,8 @@ struct chat_options {
     bool no_bos;
 };
 
-/* One piece of the prompt: text that may contain control tokens (ours) or user text (theirs). */
+/* One piece of the prompt: exactly one control token that the format puts there, or the text up to the next one (ours
+ * and the user's alike; it is encoded in one piece, since the tokenizer merges across our and their text). */
 struct chat_span {
     size_t start, end; /* bytes in the prompt text */
     bool is_control;   /* true: added tokens in it are matched */
@@ -84,12 +85,19 @@ struct chat_prompt {
     struct buf text; /* the whole prompt, exactly what the official encoder prints */
     struct chat_span *spans;
     size_t n_spans, cap_spans;
+    bool in_thinking; /* it ends with <think>: the reply begins with reasoning (what reply_open asks for) */
 };
 void chat_prompt_free(struct chat_prompt *p);
 
 /* Renders messages (a JSON array as in the chat API: role, content, reasoning_content, tool_calls, tool_call_id, tools,
- * response_format, task, prefix, wo_eos) to prompt text. tools (may be NULL) and response_format (may be NULL) are put
- * on the first system message, which is inserted when missing. Errors HD_EARG name the message index and field. */
+ * response_format, task, prefix, wo_eos) to prompt text, as the official encoder does. tools (may be NULL) and
+ * response_format (may be NULL; type "text" is the same as none) are put on messages[0] when that is a system message,
+ * otherwise on an empty one before it. Where the encoder would raise, HD_EARG names the message index and the field; and
+ *   - content may be an array of parts anywhere: texts joined by an empty line, other parts "[Unsupported TYPE]";
+ *   - arguments of a tool call may be an object instead of JSON text;
+ *   - the preview profile, which knows no "low", takes it as "high": no text;
+ *   - tools, response_format and arguments nested deeper than JSON_DEPTH_MAX are refused.
+ * Linear in the size of the messages. On error *out is empty. */
 int chat_encode(struct chat_prompt *out, const json_t *messages, const json_t *tools, const json_t *response_format,
                 const struct chat_options *o, struct err *e);
 /* Token ids of a prompt. match_added_in_user: also match added tokens in user text (as the reference does). */
@@ -101,9 +109,26 @@ enum chat_profile chat_profile_of(const char *dir);
 /* "none" "low" "medium" "high" "xhigh" "max" "minimal" "ultra" as api.md 1.2 maps them; false when unknown. */
 bool chat_effort_parse(const char *name, enum chat_effort *out);
 
-/* json.dumps(value, ensure_ascii=False) of Python, separators ", " and ": ", key order kept, numbers as Python prints
- * them. Appends to out. */
+/* ---------------------------------------------------------------- JSON as the format needs it (json_*.c) */
+
+enum { JSON_DEPTH_MAX = 128 };
+
+/* Parses JSON text. Like jansson's decoder, but no number is lost (integers beyond 64 bits, reals beyond a double: see
+ * json_exact_number), NUL is allowed in strings, and the nesting limit is JSON_DEPTH_MAX. A repeated key keeps its first
+ * place and its last value. python: NaN and Infinity are values too, as for json.loads. Refuses invalid UTF-8 and half
+ * surrogate pairs. On error NULL and "NAME: byte N: what is wrong": HD_EARG, or HD_EUNSUPPORTED for the nesting. The
+ * caller decrefs. */
+json_t *json_load_exact(const char *text, size_t n, const char *name, bool python, struct err *e);
+/* The text of a number that json_load_exact could not put into a C number; NULL for every other value. Such a value is a
+ * JSON string for jansson, with a first byte (0xFF) that no real string has. */
+const char *json_exact_number(const json_t *value);
+/* json.dumps(value, ensure_ascii=False) of Python: separators ", " and ": ", key order kept, numbers as Python prints
+ * them, exact numbers digit for digit. Appends to out. */
 void json_dump_python(const json_t *value, struct buf *out);
+/* The characters of a JSON string as json.dumps writes them, without the quotes around. May be called piece by piece. */
+void json_quote_python(const char *text, size_t n, struct buf *out);
+/* Whether a value (NULL: no) nests deeper than limit levels of arrays and objects. */
+bool json_depth_over(const json_t *value, int limit);
 
 /* ---------------------------------------------------------------- reply parser (reply.c) */
 
