@@ -82,8 +82,8 @@ struct step_result {
     const float *logits; /* [sum of n_logits][V], items in order */
     int n_logits;
     /* MTP rows: position t predicts token t+2 from the stream at t and the id of t+1. A row whose next token was not known
-     * runs in the following step. mtp_logits[i] belongs to item mtp_item[i], position mtp_pos[i]; at most the last
-     * MTP_LOGITS_MAX rows of an item are kept unless it asked for n_logits = n_tokens. */
+     * runs in the following step. mtp_logits[i] belongs to item mtp_item[i], position mtp_pos[i]; rows are returned
+     * for the positions of the item's last n_logits rows and the one before them. */
     const float *mtp_logits;
     const int64_t *mtp_pos;
     const int *mtp_item;

@@ -188,7 +188,8 @@ struct op_index_select {
     const struct op_seq *seqs;
     struct kv_dims dims;
     const float *q;       /* [N][IH][ID] */
-    const float *weights; /* [N][IH], scaled by ID^-.5 IH^-.5 */
+    const float *weights; /* [N][IH]; w_h = weights * weight_scale, rounded */
+    float weight_scale;   /* ID^-.5 IH^-.5 */
     int32_t *ids;         /* [N][topk] */
 };
 

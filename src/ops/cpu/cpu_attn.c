@@ -59,6 +59,8 @@ static void load_entries(const struct attn_job *j, int i, int n, float *keys)
     const struct op_attn *o = j->o;
     const struct kv_view *v = &j->s->kv;
     const int32_t *ids = o->ids == NULL || MUTANT(12) ? NULL : o->ids + (size_t)(j->s->first_row + i) * (size_t)o->topk;
+    if (n == 0) /* also when the layer has no entries at all: ratio 0 */
+        return;
     int per_page = KV_PAGE_TOKENS / o->ratio;
     for (int k = 0; k < n; k++, keys += o->dims.head_dim) {
         int64_t g = ids == NULL ? k : ids[k];

@@ -7,7 +7,7 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256 };
+enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, HEADS_MAX = 256 };
 
 struct index_job {
     struct cpu_dev *c;
@@ -39,7 +39,11 @@ static void score_keys(const struct index_job *j, int row, int64_t first, int64_
     const struct kv_view *v = &j->s->kv;
     int per_page = KV_PAGE_TOKENS / INDEX_RATIO;
     const float *q = o->q + (size_t)row * (size_t)o->heads * (size_t)o->dim;
-    const float *w = o->weights + (size_t)row * (size_t)o->heads;
+    float w[HEADS_MAX];
+    assert(o->heads <= HEADS_MAX);
+    for (int h = 0; h < o->heads; h++)
+        w[h] = o->weights[(size_t)row * (size_t)o->heads + (size_t)h] * o->weight_scale;
+    cpu_round(j->c, w, (size_t)o->heads);
     for (int64_t g = first; g < last; g++) {
         const uint8_t *at = v->pages[g / per_page] + v->index_offset + (size_t)(g % per_page) * o->dims.index_bytes;
         kv_index_get(&o->dims, at, key);

@@ -1,0 +1,380 @@
+/* Opening a model: weights, device, frequency tables, workspace, KV pool. */
+#include "model/model.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "model/model_impl.h"
+
+#include "base/mutant.h"
+
+enum { DEFAULT_MAX_ROWS = 512, INDEX_HEADS_MAX = 256 };
+
+void model_options_init(struct model_options *o)
+{
+    *o = (struct model_options){.numerics = NUM_FAST, .isa = cpu_isa_best(), .max_rows = DEFAULT_MAX_ROWS,
+                                .check_data = true, .drafter = true};
+}
+
+/* ---------------------------------------------------------------- weights to operations */
+
+struct wmat wmat_of(const struct matrix *m)
+{
+    static const enum wformat formats[DT_COUNT] = {[DT_F32] = W_F32, [DT_BF16] = W_BF16, [DT_F16] = W_F16,
+                                                   [DT_F8_E4M3] = W_FP8, [DT_I8] = W_FP4};
+    return (struct wmat){.format = formats[m->dtype], .scale_f32 = m->scale_dtype == DT_F32, .rows = m->rows,
+                         .cols = m->cols, .data = m->data, .scale = m->scale};
+}
+
+static struct op_expert expert_of(const struct expert_weights *e)
+{
+    return (struct op_expert){wmat_of(&e->w1), wmat_of(&e->w2), wmat_of(&e->w3)};
+}
+
+static void bind_layer(struct model *m, struct layer_ops *l, const struct layer_weights *w, int index)
+{
+    const struct config *c = &m->w.cfg;
+    l->w = w;
+    l->index = index;
+    l->wq_a = wmat_of(&w->wq_a);
+    l->wq_b = wmat_of(&w->wq_b);
+    l->wkv = wmat_of(&w->wkv);
+    l->wo_a = wmat_of(&w->wo_a);
+    l->wo_b = wmat_of(&w->wo_b);
+    l->gate = wmat_of(&w->gate);
+    if (w->ratio > 0) {
+        l->comp_kv = wmat_of(&w->compressor.wkv);
+        l->comp_gate = wmat_of(&w->compressor.wgate);
+    }
+    if (w->ratio == 4) {
+        l->index_wq_b = wmat_of(&w->index_wq_b);
+        l->index_weights = wmat_of(&w->index_weights);
+        l->index_kv = wmat_of(&w->index_compressor.wkv);
+        l->index_gate = wmat_of(&w->index_compressor.wgate);
+    }
+    l->experts = xcalloc((size_t)c->n_experts, sizeof *l->experts);
+    for (int i = 0; i < c->n_experts; i++)
+        l->experts[i] = expert_of(&w->experts[i]);
+    l->shared = expert_of(&w->shared);
+    bool compressed = w->ratio > 0;
+    l->freq = compressed || MUTANT(1) ? m->freq_compressed : m->freq_main;
+    /* Mutant 19: the drafter's layer takes the kind of layer 1, as if every model began like Flash. */
+    if (MUTANT(19) && index == c->n_layers)
+        l->freq = m->layers[1].freq;
+}
+
+/* ---------------------------------------------------------------- rotary frequencies */
+
+/* base^(-2i/rd), in compressed layers blended by YaRN between the plain and the 1/factor frequencies (docs/NUMERICS.md,
+ * rotary positions). No magnitude scale anywhere. */
+static void fill_freq(const struct config *c, bool compressed, float *f)
+{
+    const struct yarn *y = &c->yarn;
+    double base = compressed ? c->compress_rope_theta : c->rope_theta;
+    double pi = 3.14159265358979323846, rd = c->rope_dim;
+    bool yarn = compressed && y->factor > 1 && y->original_len > 0;
+    double lo = 0, hi = 0;
+    if (yarn) {
+        lo = floor(rd * log(y->original_len / (y->beta_fast * 2 * pi)) / (2 * log(base)));
+        hi = ceil(rd * log(y->original_len / (y->beta_slow * 2 * pi)) / (2 * log(base)));
+        lo = lo < 0 ? 0 : lo;
+        hi = hi > rd - 1 ? rd - 1 : hi;
+    }
+    for (int i = 0; i < c->rope_dim / 2; i++) {
+        double b = pow(base, -2.0 * i / rd);
+        double ramp = yarn ? (i - lo) / (hi != lo ? hi - lo : 0.001) : 0;
+        ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+        f[i] = (float)(yarn ? b / y->factor * ramp + b * (1 - ramp) : b);
+    }
+}
+
+/* ---------------------------------------------------------------- memory */
+
+static void *room(struct model *m, size_t n, size_t size, uint64_t *total)
+{
+    *total += (uint64_t)n * size;
+    return m->dev->ops->alloc(m->dev, n * size);
+}
+
+struct need {
+    void **at;
+    size_t n; /* 4-byte elements */
+};
+
+static int alloc_workspace(struct model *m, struct err *e)
+{
+    const struct config *c = &m->w.cfg;
+    struct workspace *w = &m->ws;
+    size_t N = (size_t)m->max_rows, S = (size_t)c->hc_mult, D = (size_t)c->hidden_size, hd = (size_t)c->head_dim;
+    size_t H = (size_t)c->n_heads, K = (size_t)c->n_experts_per_tok, pairs = N * (K + 1);
+    size_t id = (size_t)c->index_head_dim, ih = (size_t)c->index_n_heads;
+    size_t mtp = m->mtp ? N * S * D : 1;
+    const struct need needs[] = {
+        {(void **)&w->x, N * S * D},        {(void **)&w->x_mtp, mtp},
+        {(void **)&w->mtp_h, mtp},          {(void **)&w->y, N * D},
+        {(void **)&w->a, N * D},            {(void **)&w->out, N * D},
+        {(void **)&w->post, N * S},         {(void **)&w->comb, N * S * S},
+        {(void **)&w->qa, N * (size_t)c->q_lora_rank},
+        {(void **)&w->q, N * H * hd},       {(void **)&w->kv, N * hd},
+        {(void **)&w->o, N * H * hd},       {(void **)&w->low, N * (size_t)c->o_groups * (size_t)c->o_lora_rank},
+        {(void **)&w->ckv, N * 2 * hd},     {(void **)&w->cgate, N * 2 * hd},
+        {(void **)&w->ikv, N * 2 * id},     {(void **)&w->igate, N * 2 * id},
+        {(void **)&w->iq, N * ih * id},     {(void **)&w->iw, N * ih},
+        {(void **)&w->z, N * (size_t)c->n_experts},
+        {(void **)&w->weights, N * K},      {(void **)&w->moe_h, pairs * (size_t)c->expert_dim},
+        {(void **)&w->moe_out, pairs * D},  {(void **)&w->topk, N * (size_t)c->index_topk},
+        {(void **)&w->experts, N * K},      {(void **)&w->head_x, N * S * D},
+        {(void **)&w->head_y, N * D},       {(void **)&w->pick, N},
+        {(void **)&m->rows.tokens, N},      {(void **)&m->rows.pos, N},
+        {(void **)&m->mtp_rows.tokens, N},  {(void **)&m->mtp_rows.pos, N},
+    };
+    uint64_t total = 0;
+    for (size_t i = 0; i < COUNT_OF(needs); i++) {
+        *needs[i].at = room(m, needs[i].n, sizeof(float), &total);
+        if (*needs[i].at == NULL)
+            return err_set(e, HD_ENOMEM, "no memory for a workspace of %d rows (more than %llu bytes)", m->max_rows,
+                           (unsigned long long)total);
+    }
+    m->rows.seqs = xcalloc(N, sizeof *m->rows.seqs);
+    m->rows.owner = xcalloc(N, sizeof *m->rows.owner);
+    m->mtp_rows.seqs = xcalloc(N, sizeof *m->mtp_rows.seqs);
+    m->mtp_rows.owner = xcalloc(N, sizeof *m->mtp_rows.owner);
+    m->mtp_pos = xcalloc(N, sizeof *m->mtp_pos);
+    m->mtp_item = xcalloc(N, sizeof *m->mtp_item);
+    m->mtp_out_pos = xcalloc(2 * N, sizeof *m->mtp_out_pos);
+    m->mtp_out_item = xcalloc(2 * N, sizeof *m->mtp_out_item);
+    return HD_OK;
+}
+
+static void free_workspace(struct model *m)
+{
+    struct workspace *w = &m->ws;
+    void *all[] = {w->x, w->x_mtp, w->mtp_h, w->y, w->a, w->out, w->post, w->comb, w->qa, w->q, w->kv, w->o, w->low,
+                   w->ckv, w->cgate, w->ikv, w->igate, w->iq, w->iw, w->z, w->weights, w->moe_h, w->moe_out, w->topk,
+                   w->experts, w->head_x, w->head_y, w->pick, m->rows.tokens, m->rows.pos, m->mtp_rows.tokens,
+                   m->mtp_rows.pos, w->logits, w->mtp_logits, m->freq_main, m->freq_compressed};
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+        m->dev->ops->release(m->dev, all[i]);
+    free(m->rows.seqs);
+    free(m->rows.owner);
+    free(m->mtp_rows.seqs);
+    free(m->mtp_rows.owner);
+    free(m->mtp_pos);
+    free(m->mtp_item);
+    free(m->mtp_out_pos);
+    free(m->mtp_out_item);
+}
+
+/* Pages for max_positions tokens once, at most half of the machine's memory, or what the caller's budget holds. */
+static int open_pool(struct model *m, uint64_t budget_bytes, struct err *e)
+{
+    int64_t once = ((int64_t)m->w.cfg.max_positions + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
+    int64_t n = budget_bytes == 0 ? once : (int64_t)(budget_bytes / m->kv.page_bytes);
+    if (budget_bytes == 0 && (uint64_t)n * m->kv.page_bytes > ram / 2)
+        n = (int64_t)(ram / 2 / m->kv.page_bytes);
+    if (n < 1 || n > INT32_MAX)
+        return err_set(e, HD_EARG, "a KV budget of %llu bytes does not hold one page of %zu bytes",
+                       (unsigned long long)budget_bytes, m->kv.page_bytes);
+    return kv_pool_init(&m->pool, m->kv.page_bytes, n, e);
+}
+
+/* ---------------------------------------------------------------- checks, fingerprint */
+
+static bool quantised(enum wformat f)
+{
+    return f == W_FP8 || f == W_FP4;
+}
+
+static int check_shapes(const struct model *m, struct err *e)
+{
+    const struct config *c = &m->w.cfg;
+    if (m->numerics != NUM_EXACT && ((c->head_dim - c->rope_dim) % 64 != 0 || c->index_head_dim % 32 != 0))
+        return err_set(e, HD_EUNSUPPORTED,
+                       "%s: head_dim %d - qk_rope_head_dim %d must be a multiple of 64 and index_head_dim %d of 32 for "
+                       "the FP8/FP4 caches of numerics %s; use exact",
+                       m->w.ckpt.dir, c->head_dim, c->rope_dim, c->index_head_dim, numerics_name(m->numerics));
+    if (c->index_n_heads > INDEX_HEADS_MAX || (c->index_head_dim & (c->index_head_dim - 1)) != 0)
+        return err_set(e, HD_EUNSUPPORTED, "%s: index_n_heads %d above %d or index_head_dim %d not a power of two",
+                       m->w.ckpt.dir, c->index_n_heads, INDEX_HEADS_MAX, c->index_head_dim);
+    for (int i = 0; i < c->n_layers; i++) {
+        const struct layer_ops *l = &m->layers[i];
+        if (quantised(l->experts[0].w1.format) != quantised(l->shared.w1.format))
+            return err_set(e, HD_EUNSUPPORTED, "%s: layer %d mixes quantised and plain experts", m->w.ckpt.dir, i);
+    }
+    return HD_OK;
+}
+
+/* Config, numerics, KV layout and a sample of the weights: what a saved state depends on. */
+static uint64_t fingerprint_of(const struct model *m)
+{
+    enum { SAMPLE_BYTES = 256, SAMPLES = 64 };
+    XXH64_state_t *st = XXH64_createState();
+    XXH64_reset(st, m->numerics);
+    XXH64_update(st, &m->w.cfg, sizeof m->w.cfg);
+    XXH64_update(st, &m->kv.dims, sizeof m->kv.dims);
+    int64_t n = m->w.ckpt.n_tensors, step = n / SAMPLES + 1;
+    for (int64_t i = 0; i < n; i += step) {
+        const struct tensor *t = &m->w.ckpt.tensors[i];
+        size_t bytes = t->bytes < SAMPLE_BYTES ? (size_t)t->bytes : SAMPLE_BYTES;
+        XXH64_update(st, t->name, strlen(t->name));
+        XXH64_update(st, t->data, bytes);
+    }
+    uint64_t h = XXH64_digest(st);
+    XXH64_freeState(st);
+    return h;
+}
+
+/* ---------------------------------------------------------------- open, close */
+
+static int prepare(struct model *m, const struct model_options *o, struct err *e)
+{
+    const struct config *c = &m->w.cfg;
+    size_t half = (size_t)c->rope_dim / 2 * sizeof(float);
+    m->mtp = o->drafter && m->w.drafter == DRAFTER_MTP;
+    m->freq_main = m->dev->ops->alloc(m->dev, half);
+    m->freq_compressed = m->dev->ops->alloc(m->dev, half);
+    fill_freq(c, false, m->freq_main);
+    fill_freq(c, true, m->freq_compressed);
+    m->layers = xcalloc((size_t)c->n_layers + 1, sizeof *m->layers);
+    for (int i = 0; i < c->n_layers; i++)
+        bind_layer(m, &m->layers[i], &m->w.layers[i], i);
+    m->embed = wmat_of(&m->w.embed);
+    m->head = wmat_of(&m->w.head);
+    if (m->mtp) {
+        bind_layer(m, &m->layers[c->n_layers], &m->w.mtp.layer, c->n_layers);
+        m->mtp_e = wmat_of(&m->w.mtp.e_proj);
+        m->mtp_h = wmat_of(&m->w.mtp.h_proj);
+    }
+    int rc = check_shapes(m, e);
+    if (rc != HD_OK)
+        return rc;
+    kv_layout_init(&m->kv, c, m->numerics == NUM_EXACT ? KV_F32 : KV_FP8, m->mtp);
+    m->fingerprint = fingerprint_of(m);
+    rc = alloc_workspace(m, e);
+    return rc != HD_OK ? rc : open_pool(m, o->kv_budget_bytes, e);
+}
+
+int model_open(struct model **out, const char *dir, const struct model_options *o, const struct progress *p,
+               struct err *e)
+{
+    *out = NULL;
+    struct model *m = xcalloc(1, sizeof *m);
+    m->numerics = o->numerics;
+    m->max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
+    struct dev_options d = {o->numerics, o->n_threads, o->isa};
+    int rc = dev_open_cpu(&m->dev, &d, e);
+    if (rc != HD_OK) {
+        free(m);
+        return rc;
+    }
+    rc = weights_open(&m->w, dir, o->check_data, p, e);
+    if (rc == HD_OK)
+        rc = prepare(m, o, e);
+    if (rc != HD_OK) {
+        model_close(&m);
+        return rc;
+    }
+    *out = m;
+    return HD_OK;
+}
+
+void model_close(struct model **pm)
+{
+    struct model *m = *pm;
+    if (m == NULL)
+        return;
+    free_workspace(m);
+    for (int i = 0; m->layers != NULL && i <= m->w.cfg.n_layers; i++)
+        free(m->layers[i].experts);
+    free(m->layers);
+    kv_pool_free(&m->pool);
+    weights_close(&m->w);
+    m->dev->ops->close(&m->dev);
+    free(m);
+    *pm = NULL;
+}
+
+int model_logits_room(struct model *m, float **buf, size_t *cap, size_t n, struct err *e)
+{
+    if (n <= *cap)
+        return HD_OK;
+    size_t bytes = n * (size_t)m->w.cfg.vocab_size * sizeof(float);
+    m->dev->ops->release(m->dev, *buf);
+    *buf = m->dev->ops->alloc(m->dev, bytes);
+    *cap = *buf == NULL ? 0 : n;
+    return *buf != NULL ? HD_OK : err_set(e, HD_ENOMEM, "no memory for %zu rows of logits (%zu bytes)", n, bytes);
+}
+
+/* ---------------------------------------------------------------- what is known about a model */
+
+const struct config *model_config(const struct model *m)
+{
+    return &m->w.cfg;
+}
+
+const struct weights *model_weights(const struct model *m)
+{
+    return &m->w;
+}
+
+enum numerics model_numerics(const struct model *m)
+{
+    return m->numerics;
+}
+
+int model_max_rows(const struct model *m)
+{
+    return m->max_rows;
+}
+
+bool model_has_mtp(const struct model *m)
+{
+    return m->mtp;
+}
+
+uint64_t model_page_bytes(const struct model *m)
+{
+    return m->kv.page_bytes;
+}
+
+int64_t model_pages_total(const struct model *m)
+{
+    return m->pool.n_pages;
+}
+
+int64_t model_pages_free(const struct model *m)
+{
+    return m->pool.n_free;
+}
+
+uint64_t model_seq_bytes(const struct model *m, int64_t max_tokens)
+{
+    uint64_t pages = (uint64_t)(max_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    return m->kv.block_bytes + pages * (sizeof(uint8_t *) + sizeof(int32_t));
+}
+
+uint64_t model_fingerprint(const struct model *m)
+{
+    return m->fingerprint;
+}
+
+void model_watch(struct model *m, struct watch w)
+{
+    m->watch = w;
+}
+
+void model_tell(struct model *m, enum watch_point p, int layer, const float *v, const int32_t *ints, int n, int dim)
+{
+    if (m->watch.fn == NULL)
+        return;
+    size_t bytes = (size_t)n * (size_t)dim * sizeof(float);
+    void *copy = xcalloc(1, bytes);
+    m->dev->ops->download(m->dev, copy, v != NULL ? (const void *)v : (const void *)ints, bytes);
+    m->watch.fn(m->watch.arg, p, layer, v != NULL ? copy : NULL, v != NULL ? NULL : copy, n, dim);
+    free(copy);
+}

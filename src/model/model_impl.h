@@ -1,0 +1,80 @@
+/* Inside of a model: what model.c, forward.c, mtp.c and kv.c share. */
+#ifndef HADAL_MODEL_IMPL_H
+#define HADAL_MODEL_IMPL_H
+
+#include "model/kv.h"
+#include "model/model.h"
+
+/* A layer's weights as the operations take them. */
+struct layer_ops {
+    const struct layer_weights *w;
+    int index; /* of the KV layout and of watch callbacks */
+    struct wmat wq_a, wq_b, wkv, wo_a, wo_b, gate;
+    struct wmat comp_kv, comp_gate, index_wq_b, index_weights, index_kv, index_gate;
+    struct op_expert *experts;
+    struct op_expert shared;
+    const float *freq;
+};
+
+/* The rows of one pass through layers: the main step or the MTP block. Arrays are in the device's memory. */
+struct rows {
+    int n, n_seqs;
+    int32_t *tokens, *pos; /* [max_rows] */
+    struct op_seq *seqs;   /* kv filled per layer */
+    struct kv_seq **owner; /* [n_seqs] */
+};
+
+struct workspace {
+    float *x, *x_mtp;                    /* streams [N][S*D] */
+    float *y, *a, *out;                  /* [N][D] */
+    float *post, *comb;                  /* [N][S], [N][S*S] */
+    float *qa, *q, *kv, *o, *low;        /* [N][qr], [N][H*hd], [N][hd], [N][H*hd], [N][G*ol] */
+    float *ckv, *cgate, *ikv, *igate;    /* [N][2*hd], [N][2*ID] */
+    float *iq, *iw;                      /* [N][IH*ID], [N][IH] */
+    float *z, *weights, *moe_h, *moe_out;
+    float *mtp_h;                        /* [N][S*D] */
+    int32_t *topk, *experts;
+    float *head_x, *head_y;              /* [N][S*D], [N][D] rows whose logits are wanted */
+    float *logits, *mtp_logits;          /* grown to the largest step that asked for them */
+    size_t n_logits_cap, n_mtp_cap;
+    int32_t *pick;                       /* row numbers */
+};
+
+struct model {
+    struct weights w;
+    struct dev *dev;
+    enum numerics numerics;
+    int max_rows;
+    bool mtp;
+    struct kv_layout kv;
+    struct kv_pool pool;
+    uint64_t fingerprint;
+    float *freq_main, *freq_compressed;
+    struct layer_ops *layers; /* [n_layers (+1 for the MTP block)] */
+    struct wmat embed, head, mtp_e, mtp_h;
+    struct workspace ws;
+    struct rows rows, mtp_rows;
+    int64_t *mtp_pos, *mtp_out_pos; /* of the MTP rows of a pass [max_rows]; of the step's results [2*max_rows] */
+    int *mtp_item, *mtp_out_item;
+    struct watch watch;
+};
+
+struct wmat wmat_of(const struct matrix *m);
+
+/* forward.c: one sub-layer at a time over rows whose inputs are in the workspace. */
+void forward_attention(struct model *m, const struct layer_ops *l, struct rows *r, const float *a, float *out);
+void forward_moe(struct model *m, const struct layer_ops *l, const struct rows *r, const float *f, float *out);
+/* a [n][D] = norm(hc_pre(x)); fills ws.post and ws.comb for the hc_post that follows. */
+void forward_hc_pre(struct model *m, const struct hc_weights *hc, const struct vec *norm, int n, const float *x, float *a);
+void forward_hc_post(struct model *m, int n, const float *o, float *x);
+void forward_layer(struct model *m, const struct layer_ops *l, struct rows *r, float *x);
+/* logits [n][V] of n streams x [n][S*D]. */
+void forward_head(struct model *m, const struct head_weights *h, int n, const float *x, float *logits);
+/* mtp.c: runs the MTP rows that this step makes possible; fills r->mtp_*. Streams of the step are in ws.x. */
+int mtp_step(struct model *m, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
+int mtp_check(const struct model *m, const struct step_item *it, struct err *e);
+/* Grows a logits buffer to n rows. */
+int model_logits_room(struct model *m, float **buf, size_t *cap, size_t n, struct err *e);
+void model_tell(struct model *m, enum watch_point p, int layer, const float *v, const int32_t *ints, int n, int dim);
+
+#endif
