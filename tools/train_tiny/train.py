@@ -69,13 +69,17 @@ class Shared:
         gs = {}
         for n, p, s in mine:
             g = sum(x[s] for x in self.grads) / len(self.grads)
-            gs[n] = g
-            sq += float(g.dot(g))
+            q = float(g.dot(g))
+            if q:                                          # parts that do not train yet cost nothing
+                gs[n] = g
+                sq += q
         self.norms[rank] = sq
         wait()
         norm = float(self.norms.sum()) ** .5
         clip = min(1., cfg['clip'] / (norm + 1e-6))
         for n, p, s in mine:
+            if n not in gs:
+                continue
             g, m = gs[n].mul_(clip), self.m1[s]
             if is_matrix(n, p):
                 m.mul_(.95).add_(g)
