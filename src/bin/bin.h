@@ -15,6 +15,7 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
+int cmd_inspect(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
 int cmd_encode(int argc, char **argv);

@@ -7,6 +7,7 @@
 static const struct command commands[] = {
     {"detokenize", "prints the text of token ids", cmd_detokenize},
     {"encode", "prints the prompt that a chat request becomes", cmd_encode},
+    {"inspect", "shows what a checkpoint holds", cmd_inspect},
     {"tokenize", "prints the token ids of a text", cmd_tokenize},
     {NULL, NULL, NULL},
 };

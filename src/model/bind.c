@@ -19,8 +19,8 @@ void *bind_alloc(struct binder *b, size_t bytes)
 {
     struct arena_block *block = try_alloc(sizeof *block + bytes);
     if (block == NULL) {
-        b->rc = err_set(b->e, HD_ENOMEM, "%s: out of memory while loading %zu bytes of tensor %s", b->w->ckpt.dir, bytes,
-                        b->name);
+        b->rc = err_set(b->e, HD_ENOMEM, "%s: out of memory while loading %zu bytes of tensor %s", b->w->ckpt.dir,
+                        bytes, b->name);
         return NULL;
     }
     block->next = b->w->arena;
@@ -90,7 +90,8 @@ static bool check_shape(struct binder *b, const struct tensor *t, int64_t rows, 
     char have[160], want[64];
     print_shape(have, sizeof have, t->dim, t->n_dims);
     print_shape(want, sizeof want, (const int64_t[]){rows, cols}, n);
-    b->rc = err_set(b->e, HD_EFORMAT, "%s: tensor %s has shape [%s], expected [%s]", path_of(b, t), t->name, have, want);
+    b->rc =
+        err_set(b->e, HD_EFORMAT, "%s: tensor %s has shape [%s], expected [%s]", path_of(b, t), t->name, have, want);
     return false;
 }
 
@@ -100,7 +101,8 @@ static const struct tensor *need(struct binder *b, const char *name, const char 
     if (t == NULL) {
         char want[64];
         print_shape(want, sizeof want, (const int64_t[]){rows, cols}, cols == 0 ? 1 : 2);
-        b->rc = err_set(b->e, HD_EFORMAT, "%s: tensor %s is missing, expected shape [%s]", b->w->ckpt.dir, b->name, want);
+        b->rc =
+            err_set(b->e, HD_EFORMAT, "%s: tensor %s is missing, expected shape [%s]", b->w->ckpt.dir, b->name, want);
         return NULL;
     }
     take(b, t);
@@ -155,7 +157,8 @@ void bind_matrix(struct binder *b, struct matrix *m, const char *name, int rows,
         return;
     }
     if (fp4 && cols % 32 != 0) {
-        b->rc = err_set(b->e, HD_EFORMAT, "%s: tensor %s is packed FP4, expected a width that is a multiple of 32, not %d",
+        b->rc = err_set(b->e, HD_EFORMAT,
+                        "%s: tensor %s is packed FP4, expected a width that is a multiple of 32, not %d",
                         path_of(b, t), t->name, cols);
         return;
     }
@@ -213,7 +216,8 @@ void bind_vec(struct binder *b, struct vec *v, const char *name, int rows, int c
     if (out == NULL)
         return;
     if (!widen(t->dtype, t->data, (size_t)v->n, out) && b->check_data)
-        b->rc = err_set(b->e, HD_EFORMAT, "%s: tensor %s holds a value that is not a finite number", path_of(b, t), t->name);
+        b->rc = err_set(b->e, HD_EFORMAT, "%s: tensor %s holds a value that is not a finite number", path_of(b, t),
+                        t->name);
     v->data = out;
 }
 
@@ -243,7 +247,8 @@ static void check_table(struct binder *b, const struct tensor *t)
             for (size_t j = 0; j < i; j++)
                 twice |= table_id(t, row * k + j) == id;
             if (id < 0 || id >= c->n_experts || twice) {
-                b->rc = err_set(b->e, HD_EFORMAT, "%s: tensor %s has expert %lld in row %zu%s, expected distinct ids 0 to %d",
+                b->rc = err_set(b->e, HD_EFORMAT,
+                                "%s: tensor %s has expert %lld in row %zu%s, expected distinct ids 0 to %d",
                                 path_of(b, t), t->name, (long long)id, row, twice ? " twice" : "", c->n_experts - 1);
                 return;
             }

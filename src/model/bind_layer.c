@@ -1,33 +1,40 @@
 /* Binding one transformer block: the table of model specification 2.2 in code. */
 #include "model/bind.h"
 
+#include <stdio.h>
 #include <string.h>
 
+/* Extends the prefix; the caller ends the extension with prefix[result] = 0. */
+static size_t prefix_push(struct binder *b, const char *more)
+{
+    size_t at = strlen(b->prefix);
+    snprintf(b->prefix + at, sizeof b->prefix - at, "%s", more);
+    return at;
+}
+
+/* which is "hc_attn_" or "hc_ffn_". */
 static void bind_hc(struct binder *b, struct hc_weights *hc, const char *which)
 {
     const struct config *c = &b->w->cfg;
     int n = (2 + c->hc_mult) * c->hc_mult;
-    char name[64];
     struct vec fn;
-    strcpy(name, which);
-    size_t at = strlen(which);
-    strcpy(name + at, "_fn");
-    bind_vec(b, &fn, name, n, c->hc_mult * c->hidden_size);
+    size_t at = prefix_push(b, which);
+    bind_vec(b, &fn, "fn", n, c->hc_mult * c->hidden_size);
     hc->fn = fn.data;
-    strcpy(name + at, "_base");
-    bind_vec(b, &hc->base, name, n, 0);
-    strcpy(name + at, "_scale");
-    bind_vec(b, &hc->scale, name, 3, 0);
+    bind_vec(b, &hc->base, "base", n, 0);
+    bind_vec(b, &hc->scale, "scale", 3, 0);
+    b->prefix[at] = '\0';
 }
 
-/* The caller has appended "attn.compressor." or "attn.indexer.compressor." to the prefix. */
-static void bind_compressor(struct binder *b, struct compressor_weights *cw, int ratio, int dim)
+static void bind_compressor(struct binder *b, struct compressor_weights *cw, const char *which, int ratio, int dim)
 {
     int width = ratio == 4 ? 2 * dim : dim, hidden = b->w->cfg.hidden_size;
+    size_t at = prefix_push(b, which);
     bind_matrix(b, &cw->wkv, "wkv", width, hidden);
     bind_matrix(b, &cw->wgate, "wgate", width, hidden);
     bind_vec(b, &cw->ape, "ape", ratio, width);
     bind_vec(b, &cw->norm, "norm.weight", dim, 0);
+    b->prefix[at] = '\0';
 }
 
 static void bind_attention(struct binder *b, struct layer_weights *lw)
@@ -47,25 +54,22 @@ static void bind_attention(struct binder *b, struct layer_weights *lw)
 static void bind_compression(struct binder *b, struct layer_weights *lw)
 {
     const struct config *c = &b->w->cfg;
-    size_t at = strlen(b->prefix);
-    strcpy(b->prefix + at, "attn.compressor.");
-    bind_compressor(b, &lw->compressor, lw->ratio, c->head_dim);
-    b->prefix[at] = '\0';
+    bind_compressor(b, &lw->compressor, "attn.compressor.", lw->ratio, c->head_dim);
     if (lw->kind != LAYER_CSA)
         return;
     bind_matrix(b, &lw->index_wq_b, "attn.indexer.wq_b", c->index_n_heads * c->index_head_dim, c->q_lora_rank);
     bind_matrix(b, &lw->index_weights, "attn.indexer.weights_proj", c->index_n_heads, c->hidden_size);
-    strcpy(b->prefix + at, "attn.indexer.compressor.");
-    bind_compressor(b, &lw->index_compressor, lw->ratio, c->index_head_dim);
-    b->prefix[at] = '\0';
+    bind_compressor(b, &lw->index_compressor, "attn.indexer.compressor.", lw->ratio, c->index_head_dim);
 }
 
-static void bind_expert(struct binder *b, struct expert_weights *x)
+static void bind_expert(struct binder *b, struct expert_weights *x, const char *which)
 {
     const struct config *c = &b->w->cfg;
+    size_t at = prefix_push(b, which);
     bind_matrix(b, &x->w1, "w1", c->expert_dim, c->hidden_size);
     bind_matrix(b, &x->w2, "w2", c->hidden_size, c->expert_dim);
     bind_matrix(b, &x->w3, "w3", c->expert_dim, c->hidden_size);
+    b->prefix[at] = '\0';
 }
 
 static void bind_moe(struct binder *b, struct layer_weights *lw, bool hash)
@@ -77,15 +81,12 @@ static void bind_moe(struct binder *b, struct layer_weights *lw, bool hash)
     else
         bind_vec(b, &lw->gate_bias, "ffn.gate.bias", c->n_experts, 0);
     lw->experts = xcalloc((size_t)c->n_experts, sizeof *lw->experts);
-    char layer[sizeof b->prefix];
-    strcpy(layer, b->prefix);
     for (int i = 0; i < c->n_experts && b->rc == HD_OK; i++) {
-        bind_prefix(b, "%.40sffn.experts.%d.", layer, i);
-        bind_expert(b, &lw->experts[i]);
+        char which[32];
+        snprintf(which, sizeof which, "ffn.experts.%d.", i);
+        bind_expert(b, &lw->experts[i], which);
     }
-    bind_prefix(b, "%.40sffn.shared_experts.", layer);
-    bind_expert(b, &lw->shared);
-    strcpy(b->prefix, layer);
+    bind_expert(b, &lw->shared, "ffn.shared_experts.");
 }
 
 void bind_layer(struct binder *b, struct layer_weights *lw, int ratio, bool hash)
@@ -95,8 +96,8 @@ void bind_layer(struct binder *b, struct layer_weights *lw, int ratio, bool hash
         return;
     lw->ratio = ratio;
     lw->kind = ratio == 0 ? LAYER_SWA : ratio == 4 ? LAYER_CSA : LAYER_HCA;
-    bind_hc(b, &lw->hc_attn, "hc_attn");
-    bind_hc(b, &lw->hc_ffn, "hc_ffn");
+    bind_hc(b, &lw->hc_attn, "hc_attn_");
+    bind_hc(b, &lw->hc_ffn, "hc_ffn_");
     bind_vec(b, &lw->attn_norm, "attn_norm.weight", c->hidden_size, 0);
     bind_vec(b, &lw->ffn_norm, "ffn_norm.weight", c->hidden_size, 0);
     bind_attention(b, lw);

@@ -1,5 +1,6 @@
-/* Reading tensor data for NaN codes. Scales are always read: one bad byte poisons a block of weights. e4m3 weights are
- * read up to a total: beyond it lie only the Base checkpoints, whose routed experts would cost minutes of disk time. */
+/* Reading tensor data for NaN codes. Scales are always read: one bad byte poisons a block of weights. e4m3 weights
+ * are read up to a total: beyond it lie only the Base checkpoints, whose routed experts would cost minutes of disk
+ * time. */
 #include "model/bind.h"
 
 #include <math.h>

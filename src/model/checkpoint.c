@@ -66,7 +66,8 @@ static int read_header(struct checkpoint *c, int i_shard, int fd, struct err *e)
     s->data_start = 8 + n;
     char *json = malloc((size_t)n + 1);
     if (json == NULL)
-        return err_set(e, HD_ENOMEM, "%s: out of memory for its header of %llu bytes", s->path, (unsigned long long)n);
+        return err_set(e, HD_ENOMEM, "%s: out of memory for its header of %llu bytes", s->path,
+                       (unsigned long long)n);
     rc = read_exactly(fd, json, (size_t)n, 8, s->path, e);
     if (rc == HD_OK)
         rc = safetensors_parse_header(c, i_shard, json, (size_t)n, s->file_bytes - s->data_start, s->path, e);
@@ -107,11 +108,12 @@ static int index_file(struct shard_index *x, const char *file)
     return x->n_files++;
 }
 
-static int index_append(struct shard_index *x, char *name, size_t n, const char *file, const char *path, struct err *e)
+static int index_append(struct shard_index *x, char *name, size_t n, const char *file, const char *path,
+                        struct err *e)
 {
     if (file[0] == '\0' || file[0] == '.' || strchr(file, '/') != NULL)
-        return err_set(e, HD_EFORMAT, "%s: tensor %s is in file \"%.200s\", expected a name inside the folder", path, name,
-                       file);
+        return err_set(e, HD_EFORMAT, "%s: tensor %s is in file \"%.200s\", expected a name inside the folder", path,
+                       name, file);
     if (x->n_entries == x->cap_entries) {
         int64_t cap = x->cap_entries + x->cap_entries / 2 + 1024;
         struct index_entry *p = realloc(x->entries, (size_t)cap * sizeof *p);
@@ -121,7 +123,8 @@ static int index_append(struct shard_index *x, char *name, size_t n, const char 
         x->cap_entries = cap;
     }
     int i_file = x->n_entries > 0 && strcmp(x->files[x->entries[x->n_entries - 1].i_file], file) == 0
-               ? x->entries[x->n_entries - 1].i_file : index_file(x, file);
+                     ? x->entries[x->n_entries - 1].i_file
+                     : index_file(x, file);
     if (i_file < 0)
         return err_set(e, HD_EUNSUPPORTED, "%s: names more than %d files", path, SHARDS_MAX);
     x->entries[x->n_entries++] = (struct index_entry){name_store(&x->names, name, name_canonical(name, n)), i_file};
@@ -136,7 +139,8 @@ static int read_weight_map(struct shard_index *x, struct jscan *j, const char *p
     while (jscan_more(j, '}', &first)) {
         char name[TENSOR_NAME_MAX], file[256];
         size_t n_name, n_file;
-        if (!jscan_text(j, name, sizeof name, &n_name) || !jscan_char(j, ':') || !jscan_text(j, file, sizeof file, &n_file))
+        if (!jscan_text(j, name, sizeof name, &n_name) || !jscan_char(j, ':') ||
+            !jscan_text(j, file, sizeof file, &n_file))
             return HD_OK;
         int rc = index_append(x, name, n_name, file, path, e);
         if (rc != HD_OK)
@@ -169,7 +173,8 @@ int safetensors_parse_index(struct shard_index *x, const char *json, size_t n, c
                 return rc;
         }
     if (j.failed || !jscan_at_end(&j))
-        return err_set(e, HD_EFORMAT, "%s: not valid JSON, or not of an index's form, near byte %zu", path, jscan_at(&j));
+        return err_set(e, HD_EFORMAT, "%s: not valid JSON, or not of an index's form, near byte %zu", path,
+                       jscan_at(&j));
     if (!found || x->n_entries == 0)
         return err_set(e, HD_EFORMAT, "%s: the key \"weight_map\" is missing or empty", path);
     return HD_OK;
@@ -213,8 +218,8 @@ static int check_index(const struct checkpoint *c, struct shard_index *x, const 
         const struct index_entry *entry = k < x->n_entries ? &x->entries[k] : NULL;
         int order = t == NULL ? 1 : entry == NULL ? -1 : strcmp(t->name, entry->name);
         if (order < 0)
-            return err_set(e, HD_EFORMAT, "%s: holds tensor %s, which %s does not name", c->shards[t->i_shard].path, t->name,
-                           path);
+            return err_set(e, HD_EFORMAT, "%s: holds tensor %s, which %s does not name", c->shards[t->i_shard].path,
+                           t->name, path);
         if (order > 0 || t->i_shard != entry->i_file)
             return err_set(e, HD_EFORMAT, "%s: expected tensor %s, as %s says, but it is not in this file",
                            c->shards[entry->i_file].path, entry->name, path);
@@ -248,13 +253,14 @@ static int open_shards(struct checkpoint *c, bool map_data, const struct progres
         const struct tensor *t = &c->tensors[i];
         c->total_bytes += t->bytes;
         if (i > 0 && strcmp(t[-1].name, t->name) == 0)
-            return err_set(e, HD_EFORMAT, "%s: tensor %s occurs twice (also in %s)", c->shards[t->i_shard].path, t->name,
-                           c->shards[t[-1].i_shard].path);
+            return err_set(e, HD_EFORMAT, "%s: tensor %s occurs twice (also in %s)", c->shards[t->i_shard].path,
+                           t->name, c->shards[t[-1].i_shard].path);
     }
     return HD_OK;
 }
 
-static int open_sharded(struct checkpoint *c, const char *path, bool map_data, const struct progress *p, struct err *e)
+static int open_sharded(struct checkpoint *c, const char *path, bool map_data, const struct progress *p,
+                        struct err *e)
 {
     struct shard_index x;
     int rc = load_index(&x, path, e);

@@ -63,14 +63,15 @@ struct fixed_key {
 };
 
 static const struct fixed_key fixed_keys[] = {
-    {"hidden_act", "\"silu\""},        {"scoring_func", "\"sqrtsoftplus\""}, {"topk_method", "\"noaux_tc\""},
-    {"norm_topk_prob", "true"},        {"tie_word_embeddings", "false"},     {"attention_bias", "false"},
+    {"hidden_act", "\"silu\""},   {"scoring_func", "\"sqrtsoftplus\""}, {"topk_method", "\"noaux_tc\""},
+    {"norm_topk_prob", "true"},   {"tie_word_embeddings", "false"},     {"attention_bias", "false"},
     {"num_key_value_heads", "1"},
 };
 
 /* What is being parsed, for errors. */
 struct source {
     const char *path;
+    const char *scope; /* "rope_scaling." inside that object, otherwise "" */
     struct err *e;
 };
 
@@ -78,7 +79,7 @@ static const json_t *require(const struct source *s, const json_t *object, const
 {
     const json_t *v = json_object_get(object, key);
     if (v == NULL)
-        err_set(s->e, HD_EFORMAT, "%s: the key \"%s\" is missing", s->path, key);
+        err_set(s->e, HD_EFORMAT, "%s: the key \"%s%s\" is missing", s->path, s->scope, key);
     return v;
 }
 
@@ -88,10 +89,11 @@ static int read_int(const struct source *s, const json_t *object, const char *ke
     if (v == NULL)
         return HD_EFORMAT;
     if (!json_is_integer(v))
-        return err_set(s->e, HD_EFORMAT, "%s: \"%s\" must be an integer", s->path, key);
+        return err_set(s->e, HD_EFORMAT, "%s: \"%s%s\" must be an integer", s->path, s->scope, key);
     json_int_t n = json_integer_value(v);
     if (n < min || n > max)
-        return err_set(s->e, HD_EFORMAT, "%s: \"%s\" is %lld, expected %d to %d", s->path, key, (long long)n, min, max);
+        return err_set(s->e, HD_EFORMAT, "%s: \"%s%s\" is %lld, expected %d to %d", s->path, s->scope, key,
+                       (long long)n, min, max);
     *out = (int)n;
     return HD_OK;
 }
@@ -102,10 +104,11 @@ static int read_float(const struct source *s, const json_t *object, const struct
     if (v == NULL)
         return HD_EFORMAT;
     if (!json_is_number(v))
-        return err_set(s->e, HD_EFORMAT, "%s: \"%s\" must be a number", s->path, k->key);
+        return err_set(s->e, HD_EFORMAT, "%s: \"%s%s\" must be a number", s->path, s->scope, k->key);
     double x = json_number_value(v);
     if (!(x >= k->min && x <= k->max))
-        return err_set(s->e, HD_EFORMAT, "%s: \"%s\" is %g, expected %g to %g", s->path, k->key, x, k->min, k->max);
+        return err_set(s->e, HD_EFORMAT, "%s: \"%s%s\" is %g, expected %g to %g", s->path, s->scope, k->key,
+                       x, k->min, k->max);
     *out = (float)x;
     return HD_OK;
 }
@@ -134,8 +137,9 @@ static int check_model_type(const struct source *s, const json_t *root)
         return err_set(s->e, HD_EFORMAT, "%s: \"model_type\" must be a string", s->path);
     if (strcmp(type, "deepseek_v4") == 0)
         return HD_OK;
-    return err_set(s->e, HD_EUNSUPPORTED, "%s: model_type is \"%.100s\"%s, but only \"deepseek_v4\" can be run", s->path,
-                   type, strcmp(type, "deepseek_v41") == 0 ? " (DeepSeek-V4.1 is another architecture)" : "");
+    return err_set(s->e, HD_EUNSUPPORTED, "%s: model_type is \"%.100s\"%s, but only \"deepseek_v4\" can be run",
+                   s->path, type,
+                   strcmp(type, "deepseek_v41") == 0 ? " (DeepSeek-V4.1 is another architecture)" : "");
 }
 
 static int read_ratios(const struct source *s, const json_t *root, struct config *c)
@@ -175,12 +179,16 @@ static int read_yarn(const struct source *s, const json_t *root, struct config *
     if (type == NULL)
         return err_set(s->e, HD_EFORMAT, "%s: the key \"rope_scaling.type\" is missing", s->path);
     if (strcmp(type, "yarn") != 0)
-        return err_set(s->e, HD_EUNSUPPORTED, "%s: \"rope_scaling.type\" is \"%.100s\", expected \"yarn\"", s->path, type);
-    static const struct float_key keys[] = {{"factor", 0, 1, 1e6}, {"beta_fast", 0, 1e-3, 1e6}, {"beta_slow", 0, 1e-3, 1e6}};
-    if (read_float(s, y, &keys[0], &c->yarn.factor) || read_float(s, y, &keys[1], &c->yarn.beta_fast) ||
-        read_float(s, y, &keys[2], &c->yarn.beta_slow))
+        return err_set(s->e, HD_EUNSUPPORTED, "%s: \"rope_scaling.type\" is \"%.100s\", expected \"yarn\"", s->path,
+                       type);
+    static const struct float_key keys[] = {{"factor", 0, 1, 1e6},
+                                            {"beta_fast", 0, 1e-3, 1e6},
+                                            {"beta_slow", 0, 1e-3, 1e6}};
+    struct source in = {s->path, "rope_scaling.", s->e};
+    if (read_float(&in, y, &keys[0], &c->yarn.factor) || read_float(&in, y, &keys[1], &c->yarn.beta_fast) ||
+        read_float(&in, y, &keys[2], &c->yarn.beta_slow))
         return HD_EFORMAT;
-    return read_int(s, y, "original_max_position_embeddings", 1, 1 << 30, &c->yarn.original_len);
+    return read_int(&in, y, "original_max_position_embeddings", 1, 1 << 30, &c->yarn.original_len);
 }
 
 static int read_quantization(const struct source *s, const json_t *root, struct config *c)
@@ -191,9 +199,10 @@ static int read_quantization(const struct source *s, const json_t *root, struct 
     const char *method = json_string_value(json_object_get(q, "quant_method"));
     const char *fmt = json_string_value(json_object_get(q, "fmt"));
     if (method == NULL || strcmp(method, "fp8") != 0 || (fmt != NULL && strcmp(fmt, "e4m3") != 0))
-        return err_set(s->e, HD_EUNSUPPORTED, "%s: \"quantization_config\" must have quant_method \"fp8\" and fmt \"e4m3\"",
-                       s->path);
-    const json_t *block = require(s, q, "weight_block_size");
+        return err_set(s->e, HD_EUNSUPPORTED,
+                       "%s: \"quantization_config\" must have quant_method \"fp8\" and fmt \"e4m3\"", s->path);
+    struct source in = {s->path, "quantization_config.", s->e};
+    const json_t *block = require(&in, q, "weight_block_size");
     if (block == NULL)
         return HD_EFORMAT;
     for (size_t i = 0; i < 2; i++)
@@ -216,14 +225,14 @@ static int read_dspark(const struct source *s, const json_t *root, struct config
         return HD_EFORMAT;
     size_t n = json_array_size(list);
     if (n < 1 || n > DSPARK_TARGETS_MAX)
-        return err_set(s->e, HD_EFORMAT, "%s: \"dspark_target_layer_ids\" must be an array of 1 to %d layers", s->path,
-                       DSPARK_TARGETS_MAX);
+        return err_set(s->e, HD_EFORMAT, "%s: \"dspark_target_layer_ids\" must be an array of 1 to %d layers",
+                       s->path, DSPARK_TARGETS_MAX);
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, i);
         json_int_t l = json_is_integer(v) ? json_integer_value(v) : -1;
         if (l < 0 || l >= c->n_layers)
-            return err_set(s->e, HD_EFORMAT, "%s: \"dspark_target_layer_ids\"[%zu] must be a layer, 0 to %d", s->path, i,
-                           c->n_layers - 1);
+            return err_set(s->e, HD_EFORMAT, "%s: \"dspark_target_layer_ids\"[%zu] must be a layer, 0 to %d", s->path,
+                           i, c->n_layers - 1);
         c->dspark_target[i] = (int)l;
     }
     c->n_dspark_targets = (int)n;
@@ -285,8 +294,9 @@ int config_parse(struct config *c, const char *text, size_t n, const char *path,
     json_error_t je;
     json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
     if (root == NULL)
-        return err_set(e, HD_EFORMAT, "%s: not valid JSON at line %d, column %d (%s)", path, je.line, je.column, je.text);
-    struct source s = {path, e};
+        return err_set(e, HD_EFORMAT, "%s: not valid JSON at line %d, column %d (%s)", path, je.line, je.column,
+                       je.text);
+    struct source s = {path, "", e};
     int rc = read_all(&s, root, c);
     json_decref(root);
     return rc;

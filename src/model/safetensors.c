@@ -55,9 +55,10 @@ static int read_dtype(const struct source *s, struct jscan *j, struct tensor *t)
         return bad_json(s, j);
     t->dtype = dtype_parse(text);
     if (t->dtype == DT_NONE)
-        return err_set(s->e, HD_EUNSUPPORTED,
-                       "%s: tensor %s has dtype \"%s\", expected F32, BF16, F16, F8_E4M3, F8_E8M0, I8, U8, I32 or I64",
-                       s->path, t->name, text);
+        return err_set(
+            s->e, HD_EUNSUPPORTED,
+            "%s: tensor %s has dtype \"%s\", expected F32, BF16, F16, F8_E4M3, F8_E8M0, I8, U8, I32 or I64", s->path,
+            t->name, text);
     return HD_OK;
 }
 
@@ -71,8 +72,8 @@ static int read_shape(const struct source *s, struct jscan *j, struct tensor *t)
         if (!jscan_u64(j, &d))
             return bad_json(s, j);
         if (t->n_dims == TENSOR_DIMS_MAX || d > INT64_MAX)
-            return err_set(s->e, HD_EFORMAT, "%s: tensor %s has a shape that is too large (at most %d dimensions)", s->path,
-                           t->name, TENSOR_DIMS_MAX);
+            return err_set(s->e, HD_EFORMAT, "%s: tensor %s has a shape that is too large (at most %d dimensions)",
+                           s->path, t->name, TENSOR_DIMS_MAX);
         t->dim[t->n_dims++] = (int64_t)d;
     }
     return j->failed ? bad_json(s, j) : HD_OK;
@@ -88,8 +89,8 @@ static int read_offsets(const struct source *s, struct jscan *j, struct tensor *
         return err_set(s->e, HD_EFORMAT, "%s: tensor %s has its data_offsets in the wrong order", s->path, t->name);
     if (end > s->data_bytes)
         return err_set(s->e, HD_EFORMAT,
-                       "%s: tensor %s ends at data byte %llu, but the file holds only %llu (truncated or damaged)", s->path,
-                       t->name, (unsigned long long)end, (unsigned long long)s->data_bytes);
+                       "%s: tensor %s ends at data byte %llu, but the file holds only %llu (truncated or damaged)",
+                       s->path, t->name, (unsigned long long)end, (unsigned long long)s->data_bytes);
     t->bytes = end - t->offset;
     return HD_OK;
 }
@@ -121,13 +122,18 @@ static int read_tensor(const struct source *s, struct jscan *j, struct tensor *t
         size_t n;
         if (!jscan_text(j, key, sizeof key, &n) || !jscan_char(j, ':'))
             return bad_json(s, j);
-        int field = strcmp(key, "dtype") == 0 ? DTYPE : strcmp(key, "shape") == 0 ? SHAPE
-                  : strcmp(key, "data_offsets") == 0 ? OFFSETS : 0;
+        int field = strcmp(key, "dtype") == 0          ? DTYPE
+                    : strcmp(key, "shape") == 0        ? SHAPE
+                    : strcmp(key, "data_offsets") == 0 ? OFFSETS
+                                                       : 0;
         if ((seen & field) != 0)
             return err_set(s->e, HD_EFORMAT, "%s: tensor %s gives \"%s\" twice", s->path, t->name, key);
         seen |= field;
-        rc = field == DTYPE ? read_dtype(s, j, t) : field == SHAPE ? read_shape(s, j, t)
-           : field == OFFSETS ? read_offsets(s, j, t) : jscan_skip(j) ? HD_OK : bad_json(s, j);
+        rc = field == DTYPE     ? read_dtype(s, j, t)
+             : field == SHAPE   ? read_shape(s, j, t)
+             : field == OFFSETS ? read_offsets(s, j, t)
+             : jscan_skip(j)    ? HD_OK
+                                : bad_json(s, j);
     }
     if (rc != HD_OK)
         return rc;
@@ -135,7 +141,9 @@ static int read_tensor(const struct source *s, struct jscan *j, struct tensor *t
         return bad_json(s, j);
     if (seen != ALL)
         return err_set(s->e, HD_EFORMAT, "%s: tensor %s lacks \"%s\"", s->path, t->name,
-                       !(seen & DTYPE) ? "dtype" : !(seen & SHAPE) ? "shape" : "data_offsets");
+                       !(seen & DTYPE)   ? "dtype"
+                       : !(seen & SHAPE) ? "shape"
+                                         : "data_offsets");
     return check_size(s, t);
 }
 
@@ -173,8 +181,8 @@ static int check_layout(const struct source *s, struct tensor *t, int64_t n)
         qsort(t, (size_t)n, sizeof *t, by_offset);
     for (int64_t i = 0; i < n; i++) {
         if (t[i].offset < end)
-            return err_set(s->e, HD_EFORMAT, "%s: tensor %s begins at data byte %llu inside tensor %s", s->path, t[i].name,
-                           (unsigned long long)t[i].offset, t[i - 1].name);
+            return err_set(s->e, HD_EFORMAT, "%s: tensor %s begins at data byte %llu inside tensor %s", s->path,
+                           t[i].name, (unsigned long long)t[i].offset, t[i - 1].name);
         if (t[i].offset > end)
             return err_set(s->e, HD_EFORMAT, "%s: the data before tensor %s, bytes %llu to %llu, belong to no tensor",
                            s->path, t[i].name, (unsigned long long)end, (unsigned long long)t[i].offset);

@@ -59,8 +59,10 @@ static void bind_dspark(struct binder *b, int n_stages)
     struct dspark_weights *d = &w->dspark;
     const struct config *c = &w->cfg;
     if (c->dspark_block == 0) {
-        b->rc = err_set(b->e, HD_EFORMAT, "%s/config.json: the key \"dspark_block_size\" is missing, but the checkpoint has "
-                        "DSpark stages (mtp.0.main_proj.weight)", w->ckpt.dir);
+        b->rc = err_set(b->e, HD_EFORMAT,
+                        "%s/config.json: the key \"dspark_block_size\" is missing, but the checkpoint has "
+                        "DSpark stages (mtp.0.main_proj.weight)",
+                        w->ckpt.dir);
         return;
     }
     w->drafter = DRAFTER_DSPARK;
@@ -87,7 +89,8 @@ static void bind_drafter(struct binder *b)
         return;
     for (int l = w->cfg.n_layers; l < w->cfg.n_compress_ratios && l < w->cfg.n_layers + n; l++)
         if (w->cfg.compress_ratio[l] != 0)
-            b->rc = err_set(b->e, HD_EUNSUPPORTED, "%s/config.json: \"compress_ratios\"[%d] of a drafter layer is %d, expected 0",
+            b->rc = err_set(b->e, HD_EUNSUPPORTED,
+                            "%s/config.json: \"compress_ratios\"[%d] of a drafter layer is %d, expected 0",
                             w->ckpt.dir, l, w->cfg.compress_ratio[l]);
     bind_prefix(b, "mtp.0.");
     if (bind_has(b, "main_proj.weight"))
