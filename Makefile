@@ -19,7 +19,7 @@ VERSION := $(shell sed -n 's/^\#define HADAL_VERSION "\(.*\)"/\1/p' include/hada
 # Without -ffast-math and with contraction off, the same source gives the same bits with every compiler and CPU.
 CFLAGS_ALL  := -std=c11 -D_GNU_SOURCE -g $(OPT) -ffp-contract=off -fPIC -fvisibility=hidden -pthread \
                $(WARN) $(WERROR) $(SAN) $(DEFS) $(CFLAGS)
-CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS)
+CPPFLAGS_ALL := -Isrc -Iinclude -Itests/util $(CPPFLAGS)
 LDFLAGS_ALL := $(SAN) -pthread $(LDFLAGS)
 LDLIBS      := -ljansson -lpcre2-8 -lxxhash -lm
 
@@ -154,6 +154,11 @@ test: setup-test
 suite-%: programs
 	@B=$(B) CC=$(CC) tests/run_tests.sh $*
 
+# The golden comparison on any folder of that format: make golden GOLDEN=DIR.
+.PHONY: golden
+golden: $(B)/tests/golden/test_golden
+	@B=$(B) $(B)/tests/golden/test_golden $(GOLDEN)
+
 # ---------------------------------------------------------------- sanitizers and fuzzing
 
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -189,6 +194,7 @@ help:
 	@echo 'make run             install what is missing, build, and answer a prompt with the embedded model (PROMPT="...")'
 	@echo 'make test            install what is missing, build, and run every suite; ends in "N passed, N failed"'
 	@echo 'make unit            the unit tests alone; make suite-NAME runs one of: $(SUITES)'
+	@echo 'make golden          compare with the numbers of the official code; GOLDEN=DIR for another folder of that format'
 	@echo 'make nightly         test, asan, tsan and ten minutes of fuzzing per target'
 	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; the pool under thread sanitizer'
 	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
