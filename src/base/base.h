@@ -142,6 +142,15 @@ void pool_run(struct pool *p, int n_tasks, void (*fn)(void *arg, int i_task, int
 /* CPUs that this process may use (affinity mask). */
 int cpu_usable(void);
 
+/* ---------------------------------------------------------------- memory of the machine */
+
+/* Bytes that a process may still take without swapping: MemAvailable, within the limit of its cgroup. 0: not known. */
+uint64_t memory_available_bytes(void);
+/* Bytes per second that all threads together read from memory: the best of the passes that fit into `seconds` (one pass
+ * at least) over a buffer far larger than the caches, in huge pages where the kernel gives them.
+ * Errors: HD_ENOMEM, and those of pool_open. */
+int memory_read_bandwidth(int n_threads, double seconds, double *bytes_per_s, struct err *e);
+
 /* ---------------------------------------------------------------- CPU features */
 
 /* Instruction-set levels of the kernel ladder; a level implies those before it on the same architecture. */
