@@ -185,7 +185,12 @@ nightly: test asan tsan
 
 # ---------------------------------------------------------------- the rest
 
-.PHONY: clean help
+.PHONY: clean help man
+# The man page is written from the program's help texts; a test refuses a stale one.
+man: all
+	tools/man_page.py ./hadal > man/hadal.1.new
+	mv man/hadal.1.new man/hadal.1
+
 clean:
 	rm -rf build build-* hadal
 
@@ -200,4 +205,5 @@ help:
 	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make install         program, library, header, pkg-config file, man page under PREFIX=$(PREFIX) (DESTDIR=)'
 	@echo 'make setup           only install the missing Debian packages that the build needs'
+	@echo 'make man             write man/hadal.1 from the help texts'
 	@echo 'make clean           remove every build'

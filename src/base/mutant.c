@@ -9,7 +9,7 @@ int hadal_mutant;
 __attribute__((constructor)) static void read_mutant(void)
 {
     const char *s = getenv("HADAL_MUTANT");
-    hadal_mutant = s == NULL ? 0 : atoi(s);
+    hadal_mutant = s == NULL ? 0 : (int)strtol(s, NULL, 10);
 }
 #else
 typedef int mutant_c_is_empty_in_normal_builds;

@@ -70,7 +70,7 @@ static void dump_real(double v, struct buf *out)
     char text[40];
     shortest_digits(v, text);
     char *e = strchr(text, 'e');
-    int exponent = atoi(e + 1);
+    int exponent = (int)strtol(e + 1, NULL, 10);
     char digits[24];
     int n = 0;
     for (char *p = text; p < e; p++)

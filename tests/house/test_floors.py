@@ -85,10 +85,13 @@ def self_test():
         yield "a lower floor was refused"
 
 
+# mutant.c compiles to nothing but in the mutation tests' build, where the environment names the mutation.
+EXEMPT = {"src/base/mutant.c"}
+
 sources = tree.files("src/*.c", "src/*.h", "src/*.cu")
 tree.check("the floor check refuses what it must", self_test())
 tree.check("floors: includes go down only", include_problems(sources))
 tree.check("floors: only src/bin exits, prints and reads the environment",
-           call_problems([s for s in sources if not s.startswith("src/bin/")], BANNED))
+           call_problems([s for s in sources if not s.startswith("src/bin/") and s not in EXEMPT], BANNED))
 tree.check("no call of an unsafe or unchecked function", call_problems(sources, BANNED_EVERYWHERE))
 tree.done()
