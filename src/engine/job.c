@@ -1,0 +1,140 @@
+/* A job's event queue and its consumer's side. */
+#include "engine/job.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Progress that nobody has looked at yet is replaced by newer progress. */
+static bool merge_progress(struct job *j, const struct gen_event *ev)
+{
+    if (ev->kind != GEN_PROMPT || j->tail == NULL || j->tail->ev.kind != GEN_PROMPT)
+        return false;
+    j->tail->ev.done = ev->done;
+    return true;
+}
+
+/* Without the lock, but engine_release waits for it: the consumer's argument stays valid during the call. */
+static void call_notify(struct job *j)
+{
+    j->notify(j->arg);
+    pthread_mutex_lock(&j->engine->mutex);
+    j->notifying = false;
+    pthread_cond_broadcast(&j->more);
+    pthread_mutex_unlock(&j->engine->mutex);
+}
+
+void job_push(struct job *j, const struct gen_event *ev)
+{
+    struct engine *e = j->engine;
+    struct queued_event *q = xcalloc(1, sizeof *q + ev->n + 1);
+    q->ev = *ev;
+    if (ev->n > 0)
+        memcpy(q->text, ev->text, ev->n);
+    q->ev.text = q->text;
+    pthread_mutex_lock(&e->mutex);
+    bool wanted = !j->released && !merge_progress(j, ev);
+    if (wanted) {
+        *(j->tail == NULL ? &j->head : &j->tail->next) = q;
+        j->tail = q;
+        pthread_cond_broadcast(&j->more);
+    }
+    bool notify = j->notifying = wanted && j->notify != NULL;
+    pthread_mutex_unlock(&e->mutex);
+    if (!wanted)
+        free(q);
+    if (notify)
+        call_notify(j);
+}
+
+void job_on_event(void *job, const struct gen_event *ev)
+{
+    job_push(job, ev);
+}
+
+void job_free(struct job *j)
+{
+    assert(j->seq == NULL);
+    while (j->head != NULL) {
+        struct queued_event *q = j->head;
+        j->head = q->next;
+        free(q);
+    }
+    free(j->taken);
+    pthread_cond_destroy(&j->more);
+    generation_close(&j->gen);
+    ids_free(&j->tokens);
+    free(j->user);
+    free(j);
+}
+
+static struct timespec deadline_after_ms(int timeout_ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += timeout_ms / 1000;
+    t.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    return t;
+}
+
+/* With the mutex held: until there is an event, the last one was taken, or the time is over. */
+static void wait_for_event(struct job *j, int timeout_ms)
+{
+    bool ended = j->taken != NULL && j->taken->ev.kind == GEN_END;
+    struct timespec deadline = deadline_after_ms(timeout_ms < 0 ? 0 : timeout_ms);
+    while (j->head == NULL && !ended && timeout_ms != 0) {
+        if (timeout_ms < 0)
+            pthread_cond_wait(&j->more, &j->engine->mutex);
+        else if (pthread_cond_timedwait(&j->more, &j->engine->mutex, &deadline) == ETIMEDOUT)
+            return;
+    }
+}
+
+int engine_next(struct job *j, struct gen_event *ev, int timeout_ms)
+{
+    pthread_mutex_lock(&j->engine->mutex);
+    wait_for_event(j, timeout_ms);
+    struct queued_event *q = j->head;
+    if (q != NULL) {
+        j->head = q->next;
+        if (j->head == NULL)
+            j->tail = NULL;
+        free(j->taken);
+        j->taken = q;
+        *ev = q->ev;
+    }
+    pthread_mutex_unlock(&j->engine->mutex);
+    return q != NULL;
+}
+
+void engine_cancel(struct job *j)
+{
+    pthread_mutex_lock(&j->engine->mutex);
+    j->cancelled = true;
+    pthread_cond_signal(&j->engine->work);
+    pthread_mutex_unlock(&j->engine->mutex);
+}
+
+void engine_release(struct job **j)
+{
+    struct job *p = *j;
+    if (p == NULL)
+        return;
+    *j = NULL;
+    struct engine *e = p->engine;
+    pthread_mutex_lock(&e->mutex);
+    while (p->notifying)
+        pthread_cond_wait(&p->more, &e->mutex);
+    bool retired = p->retired;
+    p->released = p->cancelled = true;
+    pthread_cond_signal(&e->work);
+    pthread_mutex_unlock(&e->mutex);
+    if (retired) /* otherwise the step thread frees it */
+        job_free(p);
+}

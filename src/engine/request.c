@@ -1,0 +1,379 @@
+/* Requests: JSON in the form of the chat API to prompt tokens and generation parameters. One row of the table a field. */
+#include "engine/engine.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+struct reading {
+    struct gen_request *r;
+    const struct request_env *env;
+    struct err *e;
+    const json_t *messages, *prompt, *tokens, *tools, *response_format; /* borrowed */
+    struct chat_options chat;
+    bool has_max_tokens, has_seed, thinking_off, tools_off, match_added;
+    const char *chat_field; /* a field was given that goes with messages only */
+};
+
+static int refuse(struct reading *p, const char *field, const char *expected)
+{
+    return err_set(p->e, HD_EARG, "request field '%s' must be %s", field, expected);
+}
+
+/* ---------------------------------------------------------------- values */
+
+static int read_bool(struct reading *p, const char *field, const json_t *v, bool *out)
+{
+    if (!json_is_boolean(v))
+        return refuse(p, field, "true or false");
+    *out = json_is_true(v);
+    return HD_OK;
+}
+
+static int read_int(struct reading *p, const char *field, const json_t *v, int64_t min, int64_t max, int64_t *out)
+{
+    if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max)
+        return err_set(p->e, HD_EARG, "request field '%s' must be an integer from %" PRId64 " to %" PRId64, field, min,
+                       max);
+    *out = json_integer_value(v);
+    return HD_OK;
+}
+
+static int read_number(struct reading *p, const char *field, const json_t *v, double *out)
+{
+    if (!json_is_number(v))
+        return refuse(p, field, "a number");
+    *out = json_number_value(v);
+    return HD_OK;
+}
+
+/* ---------------------------------------------------------------- fields */
+
+static int on_messages(struct reading *p, const json_t *v)
+{
+    p->messages = v;
+    return json_is_array(v) && json_array_size(v) > 0 ? HD_OK : refuse(p, "messages", "an array that is not empty");
+}
+
+static int on_prompt(struct reading *p, const json_t *v)
+{
+    p->prompt = v;
+    return json_is_string(v) ? HD_OK : refuse(p, "prompt", "a text");
+}
+
+static int on_tokens(struct reading *p, const json_t *v)
+{
+    p->tokens = v;
+    return json_is_array(v) ? HD_OK : refuse(p, "tokens", "an array of token ids");
+}
+
+static int on_tools(struct reading *p, const json_t *v)
+{
+    p->tools = v;
+    return json_is_array(v) ? HD_OK : refuse(p, "tools", "an array");
+}
+
+static int on_tool_choice(struct reading *p, const json_t *v)
+{
+    const char *s = json_string_value(v);
+    if (s != NULL && strcmp(s, "none") == 0)
+        p->tools_off = true;
+    else if (s == NULL || strcmp(s, "auto") != 0)
+        return refuse(p, "tool_choice", "\"auto\" or \"none\"");
+    return HD_OK;
+}
+
+static int on_response_format(struct reading *p, const json_t *v)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+    if (type == NULL || (strcmp(type, "text") != 0 && strcmp(type, "json_object") != 0))
+        return refuse(p, "response_format", "{\"type\": \"text\"} or {\"type\": \"json_object\"}");
+    p->response_format = strcmp(type, "text") == 0 ? NULL : v;
+    return HD_OK;
+}
+
+static int on_thinking(struct reading *p, const json_t *v)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+    if (type == NULL || (strcmp(type, "enabled") != 0 && strcmp(type, "disabled") != 0))
+        return refuse(p, "thinking", "{\"type\": \"enabled\"} or {\"type\": \"disabled\"}");
+    p->thinking_off = strcmp(type, "disabled") == 0;
+    return HD_OK;
+}
+
+static int on_reasoning_effort(struct reading *p, const json_t *v)
+{
+    if (!json_is_string(v) || !chat_effort_parse(json_string_value(v), &p->chat.effort))
+        return refuse(p, "reasoning_effort", "one of none, low, high, max");
+    return HD_OK;
+}
+
+static int on_max_tokens(struct reading *p, const json_t *v)
+{
+    p->has_max_tokens = true;
+    return read_int(p, "max_tokens", v, 1, INT64_MAX, &p->r->params.max_tokens);
+}
+
+static int on_temperature(struct reading *p, const json_t *v)
+{
+    return read_number(p, "temperature", v, &p->r->params.sampling.temperature);
+}
+
+static int on_top_p(struct reading *p, const json_t *v)
+{
+    return read_number(p, "top_p", v, &p->r->params.sampling.top_p);
+}
+
+static int on_min_p(struct reading *p, const json_t *v)
+{
+    return read_number(p, "min_p", v, &p->r->params.sampling.min_p);
+}
+
+static int on_top_k(struct reading *p, const json_t *v)
+{
+    int64_t k = 0;
+    int rc = read_int(p, "top_k", v, 0, INT32_MAX, &k);
+    p->r->params.sampling.top_k = (int)k;
+    return rc;
+}
+
+static int on_seed(struct reading *p, const json_t *v)
+{
+    if (!json_is_integer(v)) /* the bits count: negative seeds are seeds too */
+        return refuse(p, "seed", "an integer of 64 bits");
+    p->r->params.sampling.seed = (uint64_t)json_integer_value(v);
+    p->has_seed = true;
+    return HD_OK;
+}
+
+static int add_stop(struct reading *p, const json_t *v)
+{
+    size_t n = json_string_length(v);
+    if (!json_is_string(v) || n == 0 || n > STOP_BYTES_MAX)
+        return refuse(p, "stop", "a text or an array of texts of 1 to 4096 bytes");
+    p->r->params.stop[p->r->params.n_stop++] = xstrdup(json_string_value(v));
+    return HD_OK;
+}
+
+static int on_stop(struct reading *p, const json_t *v)
+{
+    size_t n = json_is_array(v) ? json_array_size(v) : 1;
+    if (n > STOP_STRINGS_MAX)
+        return refuse(p, "stop", "at most 16 texts");
+    p->r->params.stop = xcalloc(n, sizeof *p->r->params.stop);
+    if (!json_is_array(v))
+        return add_stop(p, v);
+    for (size_t i = 0; i < n; i++) {
+        int rc = add_stop(p, json_array_get(v, i));
+        if (rc != HD_OK)
+            return rc;
+    }
+    return HD_OK;
+}
+
+static int on_logprobs(struct reading *p, const json_t *v)
+{
+    return read_bool(p, "logprobs", v, &p->r->params.logprobs);
+}
+
+static int on_top_logprobs(struct reading *p, const json_t *v)
+{
+    int64_t n = 0;
+    int rc = read_int(p, "top_logprobs", v, 0, TOP_LOGPROBS_MAX, &n);
+    p->r->params.n_top_logprobs = (int)n;
+    return rc;
+}
+
+static int on_user_id(struct reading *p, const json_t *v)
+{
+    if (!json_is_string(v) || json_string_length(v) > 512)
+        return refuse(p, "user_id", "a text of at most 512 bytes");
+    free(p->r->user);
+    p->r->user = xstrdup(json_string_value(v));
+    return HD_OK;
+}
+
+static int on_profile(struct reading *p, const json_t *v)
+{
+    const char *s = json_string_value(v);
+    if (s == NULL || (strcmp(s, "preview") != 0 && strcmp(s, "official") != 0))
+        return refuse(p, "profile", "\"preview\" or \"official\"");
+    p->chat.profile = strcmp(s, "official") == 0 ? CHAT_OFFICIAL : CHAT_PREVIEW;
+    return HD_OK;
+}
+
+static int on_keep_thinking(struct reading *p, const json_t *v)
+{
+    return read_bool(p, "keep_thinking", v, &p->chat.keep_thinking);
+}
+
+static int on_match_added_tokens(struct reading *p, const json_t *v)
+{
+    return read_bool(p, "match_added_tokens", v, &p->match_added);
+}
+
+static const struct field {
+    const char *name;
+    int (*read)(struct reading *p, const json_t *v);
+    bool chat_only; /* means something with messages only */
+} fields[] = {
+    {"messages", on_messages, false},
+    {"prompt", on_prompt, false},
+    {"tokens", on_tokens, false},
+    {"tools", on_tools, true},
+    {"tool_choice", on_tool_choice, true},
+    {"response_format", on_response_format, true},
+    {"thinking", on_thinking, true},
+    {"reasoning_effort", on_reasoning_effort, true},
+    {"max_tokens", on_max_tokens, false},
+    {"temperature", on_temperature, false},
+    {"top_p", on_top_p, false},
+    {"top_k", on_top_k, false},
+    {"min_p", on_min_p, false},
+    {"seed", on_seed, false},
+    {"stop", on_stop, false},
+    {"logprobs", on_logprobs, false},
+    {"top_logprobs", on_top_logprobs, false},
+    {"user_id", on_user_id, false},
+    {"profile", on_profile, true},
+    {"keep_thinking", on_keep_thinking, true},
+    {"match_added_tokens", on_match_added_tokens, false},
+};
+
+static int read_fields(struct reading *p, const json_t *body)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)body, key, v) {
+        size_t i = 0;
+        while (i < COUNT_OF(fields) && strcmp(key, fields[i].name) != 0)
+            i++;
+        if (i == COUNT_OF(fields))
+            return err_set(p->e, HD_EARG, "request field '%s' is not known", key);
+        if (json_is_null(v)) /* means not given */
+            continue;
+        int rc = fields[i].read(p, v);
+        if (rc != HD_OK)
+            return rc;
+        if (fields[i].chat_only)
+            p->chat_field = fields[i].name;
+    }
+    if ((p->messages != NULL) + (p->prompt != NULL) + (p->tokens != NULL) != 1)
+        return err_set(p->e, HD_EARG, "a request needs one of the fields 'messages', 'prompt' and 'tokens'");
+    if (p->r->params.n_top_logprobs > 0 && !p->r->params.logprobs)
+        return refuse(p, "logprobs", "true when top_logprobs is given");
+    return sampling_check(&p->r->params.sampling, p->e);
+}
+
+/* ---------------------------------------------------------------- the prompt */
+
+static int prompt_of_messages(struct reading *p)
+{
+    struct chat_prompt prompt = {0};
+    p->chat.thinking = !p->thinking_off && p->chat.effort != EFFORT_NONE;
+    int rc = chat_encode(&prompt, p->messages, p->tools_off ? NULL : p->tools, p->response_format, &p->chat, p->e);
+    if (rc == HD_OK)
+        rc = chat_tokens(&prompt, p->env->tokenizer, p->match_added, &p->r->prompt, p->e);
+    chat_prompt_free(&prompt);
+    return rc;
+}
+
+static int prompt_of_tokens(struct reading *p)
+{
+    size_t i;
+    json_t *v;
+    json_array_foreach((json_t *)(uintptr_t)p->tokens, i, v) {
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= p->env->n_vocab)
+            return err_set(p->e, HD_EARG, "tokens[%zu] is not an id from 0 to %d", i, p->env->n_vocab - 1);
+        ids_add(&p->r->prompt, (int32_t)json_integer_value(v));
+    }
+    return HD_OK;
+}
+
+static int read_prompt(struct reading *p)
+{
+    if (p->messages != NULL)
+        return prompt_of_messages(p);
+    p->r->params.raw = true;
+    if (p->chat_field != NULL) /* it would be ignored */
+        return err_set(p->e, HD_EARG, "request field '%s' goes with 'messages' only", p->chat_field);
+    if (p->tokens != NULL && p->match_added)
+        return err_set(p->e, HD_EARG, "request field 'match_added_tokens' goes with text only");
+    if (p->tokens != NULL)
+        return prompt_of_tokens(p);
+    return tokenizer_encode(p->env->tokenizer, json_string_value(p->prompt), json_string_length(p->prompt),
+                            p->match_added, &p->r->prompt, p->e);
+}
+
+/* The reply begins inside the thinking part when <think> is the last of the two tags in the prompt. */
+static bool ends_in_thinking(const struct tokenizer *t, const struct ids *prompt)
+{
+    int32_t begin = tokenizer_id(t, "<think>"), end = tokenizer_id(t, "</think>");
+    for (size_t i = prompt->n; begin >= 0 && i-- > 0;) {
+        if (prompt->data[i] == begin)
+            return true;
+        if (prompt->data[i] == end)
+            return false;
+    }
+    return false;
+}
+
+static int64_t default_max_tokens(const struct reading *p)
+{
+    if (p->messages == NULL || !p->chat.thinking)
+        return 8192;
+    return p->chat.effort == EFFORT_MAX ? 131072 : 65536;
+}
+
+static int fit_context(struct reading *p)
+{
+    int64_t room = p->env->context_tokens - (int64_t)p->r->prompt.n;
+    if (p->r->prompt.n == 0)
+        return err_set(p->e, HD_EARG, "the prompt has no tokens");
+    if (room < 1)
+        return err_set(p->e, HD_EARG, "the prompt has %zu tokens; the context of %" PRId64 " leaves no room for a reply",
+                       p->r->prompt.n, p->env->context_tokens);
+    if (!p->has_max_tokens)
+        p->r->params.max_tokens = default_max_tokens(p);
+    if (p->r->params.max_tokens > room)
+        p->r->params.max_tokens = room;
+    return HD_OK;
+}
+
+static int draw_seed(uint64_t *seed, struct err *e)
+{
+    if (getrandom(seed, sizeof *seed, 0) != (ssize_t)sizeof *seed)
+        return err_set(e, HD_EIO, "the operating system gave no random seed");
+    return HD_OK;
+}
+
+int request_parse(struct gen_request *r, const json_t *body, const struct request_env *env, struct err *e)
+{
+    *r = (struct gen_request){.params.sampling = env->defaults, .user = xstrdup("")};
+    struct reading p = {.r = r, .env = env, .e = e, .chat = {.effort = EFFORT_HIGH, .profile = env->profile}};
+    int rc = json_is_object(body) ? read_fields(&p, body) : err_set(e, HD_EARG, "a request must be a JSON object");
+    if (rc == HD_OK)
+        rc = read_prompt(&p);
+    if (rc == HD_OK)
+        rc = fit_context(&p);
+    if (rc == HD_OK && !p.has_seed)
+        rc = draw_seed(&r->params.sampling.seed, e);
+    if (rc != HD_OK) {
+        gen_request_free(r);
+        return rc;
+    }
+    r->params.in_thinking = !r->params.raw && ends_in_thinking(env->tokenizer, &r->prompt);
+    return HD_OK;
+}
+
+void gen_request_free(struct gen_request *r)
+{
+    ids_free(&r->prompt);
+    for (int i = 0; i < r->params.n_stop; i++)
+        free(r->params.stop[i]);
+    free(r->params.stop);
+    free(r->user);
+    *r = (struct gen_request){0};
+}
