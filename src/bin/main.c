@@ -9,6 +9,7 @@ static const struct command commands[] = {
     {"encode", "prints the prompt that a chat request becomes", cmd_encode},
     {"inspect", "shows what a checkpoint holds", cmd_inspect},
     {"plan", "says what a model needs, what fits and how fast memory lets it run", cmd_plan},
+    {"logits", "prints the logits of a forward pass", cmd_logits},
     {"tokenize", "prints the token ids of a text", cmd_tokenize},
     {NULL, NULL, NULL},
 };

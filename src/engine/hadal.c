@@ -147,11 +147,10 @@ int hadal_detokenize(const hadal *h, const int32_t *ids, size_t n_ids, char **te
 
 static int parse_request(const hadal *h, const char *request_json, struct gen_request *r, struct err *err)
 {
-    json_error_t why;
     *r = (struct gen_request){0};
-    json_t *body = json_loads(request_json, JSON_REJECT_DUPLICATES, &why);
+    json_t *body = json_load_exact(request_json, strlen(request_json), "request", false, err);
     if (body == NULL)
-        return err_set(err, HD_EARG, "the request is not JSON: line %d column %d: %s", why.line, why.column, why.text);
+        return err->code;
     int rc = request_parse(r, body, engine_env(h->engine), err);
     json_decref(body);
     return rc;

@@ -24,6 +24,18 @@ static int refuse(struct reading *p, const char *field, const char *expected)
 
 /* ---------------------------------------------------------------- values */
 
+/* A number too large for a C number is a string for jansson (json_load_exact); it is no text here. */
+static bool is_text(const json_t *v)
+{
+    return json_is_string(v) && json_exact_number(v) == NULL;
+}
+
+/* A text that becomes a C string: no NUL in it. */
+static bool is_c_text(const json_t *v, size_t bytes_max)
+{
+    return is_text(v) && json_string_length(v) <= bytes_max && strlen(json_string_value(v)) == json_string_length(v);
+}
+
 static int read_bool(struct reading *p, const char *field, const json_t *v, bool *out)
 {
     if (!json_is_boolean(v))
@@ -60,7 +72,7 @@ static int on_messages(struct reading *p, const json_t *v)
 static int on_prompt(struct reading *p, const json_t *v)
 {
     p->prompt = v;
-    return json_is_string(v) ? HD_OK : refuse(p, "prompt", "a text");
+    return is_text(v) ? HD_OK : refuse(p, "prompt", "a text");
 }
 
 static int on_tokens(struct reading *p, const json_t *v)
@@ -105,7 +117,7 @@ static int on_thinking(struct reading *p, const json_t *v)
 
 static int on_reasoning_effort(struct reading *p, const json_t *v)
 {
-    if (!json_is_string(v) || !chat_effort_parse(json_string_value(v), &p->chat.effort))
+    if (!is_text(v) || !chat_effort_parse(json_string_value(v), &p->chat.effort))
         return refuse(p, "reasoning_effort", "one of none, low, high, max");
     return HD_OK;
 }
@@ -150,8 +162,7 @@ static int on_seed(struct reading *p, const json_t *v)
 
 static int add_stop(struct reading *p, const json_t *v)
 {
-    size_t n = json_string_length(v);
-    if (!json_is_string(v) || n == 0 || n > STOP_BYTES_MAX)
+    if (!is_c_text(v, STOP_BYTES_MAX) || json_string_length(v) == 0)
         return refuse(p, "stop", "a text or an array of texts of 1 to 4096 bytes");
     p->r->params.stop[p->r->params.n_stop++] = xstrdup(json_string_value(v));
     return HD_OK;
@@ -188,7 +199,7 @@ static int on_top_logprobs(struct reading *p, const json_t *v)
 
 static int on_user_id(struct reading *p, const json_t *v)
 {
-    if (!json_is_string(v) || json_string_length(v) > 512)
+    if (!is_c_text(v, 512))
         return refuse(p, "user_id", "a text of at most 512 bytes");
     free(p->r->user);
     p->r->user = xstrdup(json_string_value(v));

@@ -1,0 +1,121 @@
+/* Options that every command over a model has. */
+#include "bin/model_args.h"
+#include "bin/bin.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char model_args_help[] =
+    "  -m, --model DIR     checkpoint folder (default: $HADAL_MODEL, else models/tiny here or beside the program)\n"
+    "  --numerics NAME     fast (default), reference (DeepSeek's rounding points) or exact (fp32, nothing quantised)\n"
+    "  --isa NAME          instruction set: reference, avx2, avx512, neon, neon-dot (default: the best one)\n"
+    "  --threads N         CPU threads (default: all that this process may use)\n";
+
+void model_args_init(struct model_args *a)
+{
+    *a = (struct model_args){0};
+    model_options_init(&a->model);
+}
+
+bool parse_int_arg(const char *command, const char *option, const char *text, int64_t min, int64_t max, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || v < min || v > max) {
+        usage_error(command, "%s must be a whole number from %" PRId64 " to %" PRId64 ", not '%s'", option, min, max,
+                    text);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool parse_real_arg(const char *command, const char *option, const char *text, double *out)
+{
+    char *end;
+    *out = strtod(text, &end);
+    if (end == text || *end != '\0' || *out != *out) {
+        usage_error(command, "%s must be a number, not '%s'", option, text);
+        return false;
+    }
+    return true;
+}
+
+static int take_name(const char *command, int rc, const struct err *e)
+{
+    if (rc == HD_OK)
+        return 1;
+    usage_error(command, "%s", e->msg);
+    return -1;
+}
+
+int model_args_take(struct model_args *a, const char *command, int c, const char *arg)
+{
+    struct err e = {0};
+    int64_t n = 0;
+    switch (c) {
+    case 'm':
+        a->dir = arg;
+        return 1;
+    case ARG_NUMERICS:
+        return take_name(command, numerics_parse(arg, &a->model.numerics, &e), &e);
+    case ARG_ISA:
+        return take_name(command, cpu_isa_parse(arg, &a->model.isa, &e), &e);
+    case ARG_THREADS:
+        if (!parse_int_arg(command, "--threads", arg, 1, 4096, &n))
+            return -1;
+        a->model.n_threads = (int)n;
+        return 1;
+    case ARG_CTX:
+        return parse_int_arg(command, "--ctx", arg, 2, INT64_MAX, &a->context_tokens) ? 1 : -1;
+    default:
+        return 0;
+    }
+}
+
+/* The folder of the running program, malloc'd; NULL when the system does not tell. */
+static char *program_dir(void)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n <= 0)
+        return NULL;
+    path[n] = '\0';
+    char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return NULL;
+    *slash = '\0';
+    return xstrdup(path);
+}
+
+static char *if_model(char *dir)
+{
+    char *config = path_join(dir, "config.json");
+    bool there = file_exists(config);
+    free(config);
+    if (there)
+        return dir;
+    free(dir);
+    return NULL;
+}
+
+char *model_find(const char *given, struct err *e)
+{
+    const char *env = getenv("HADAL_MODEL");
+    if (given != NULL)
+        return xstrdup(given);
+    if (env != NULL && env[0] != '\0')
+        return xstrdup(env);
+    char *found = if_model(xstrdup("models/tiny")), *program = program_dir();
+    static const char *const beside[] = {"models/tiny", "../models/tiny", "../share/hadal/models/tiny"};
+    for (size_t i = 0; found == NULL && program != NULL && i < COUNT_OF(beside); i++)
+        found = if_model(path_join(program, beside[i]));
+    free(program);
+    if (found == NULL)
+        err_set(e, HD_EARG, "no model: give one with -m DIR or $HADAL_MODEL (models/tiny is not here)");
+    return found;
+}
