@@ -64,7 +64,7 @@ static void on_reply(void *arg, const struct reply_event *ev)
     struct generation *g = arg;
     if (g->finish != FINISH_NONE) /* after a stop string nothing more is shown */
         return;
-    if (ev->kind == REPLY_CONTENT) {
+    if (ev->kind == REPLY_CONTENT || ev->kind == REPLY_TOOL_BROKEN) { /* a call that broke is shown as it was written */
         content(g, ev->text, ev->n);
         return;
     }
@@ -83,6 +83,7 @@ static void on_reply(void *arg, const struct reply_event *ev)
         emit_text(g, GEN_TOOL_END, "", 0, ev->i_call);
         break;
     case REPLY_CONTENT:
+    case REPLY_TOOL_BROKEN:
     case REPLY_END:
         break;
     }

@@ -130,34 +130,59 @@ void json_quote_python(const char *text, size_t n, struct buf *out);
 /* Whether a value (NULL: no) nests deeper than limit levels of arrays and objects. */
 bool json_depth_over(const json_t *value, int limit);
 
-/* ---------------------------------------------------------------- reply parser (reply.c) */
+/* ---------------------------------------------------------------- reply parser (reply*.c) */
 
 enum reply_event_kind {
-    REPLY_REASONING,  /* text: a piece of the thinking part */
-    REPLY_CONTENT,    /* text: a piece of the visible answer */
-    REPLY_TOOL_START, /* text: the function's name; i_call counts from 0 */
-    REPLY_TOOL_ARGS,  /* text: a piece of the arguments as JSON text (Python spacing) */
-    REPLY_TOOL_END,   /* i_call's arguments are complete and valid JSON */
-    REPLY_END,        /* the reply is complete */
+    REPLY_REASONING,   /* text: a piece of the thinking part */
+    REPLY_CONTENT,     /* text: a piece of the visible answer */
+    REPLY_TOOL_START,  /* text: the function's name; i_call counts from 0 */
+    REPLY_TOOL_ARGS,   /* text: a piece of the arguments as JSON text (Python spacing) */
+    REPLY_TOOL_END,    /* i_call's arguments are complete and a valid JSON object */
+    REPLY_TOOL_BROKEN, /* i_call will not be completed; text: its markup as the model wrote it */
+    REPLY_END,         /* the reply is complete */
 };
 
 struct reply_event {
     enum reply_event_kind kind;
-    const char *text; /* valid during the callback only; UTF-8 */
+    const char *text; /* valid during the callback only; UTF-8, invalid bytes replaced by U+FFFD */
     size_t n;
-    int i_call;
+    int i_call; /* of the TOOL events, otherwise -1 */
 };
 
+/* From the text of a reply to events, in linear time.
+ *
+ * Whatever the split of the input, the same events come with the same concatenated texts. Text that could be the start of
+ * a tag is held back, at most about a kilobyte.
+ *
+ * Reasoning runs to </think>; tool-call markup in it is reasoning. A reply may begin with <think> whatever the prompt
+ * ended with. Content runs to a tool-call block; up to two newlines before the block belong to the block. An end-of-
+ * sentence token as the very last text is swallowed; anywhere else it is text, as are other control tokens.
+ *
+ * A call is announced (START) when its first parameter or its end has been read. String arguments come as they grow,
+ * others when complete; a value that claims to be JSON and is not becomes a string, and a repeated parameter a repeated
+ * key. Read as if well formed: any number of bars (also ASCII ones) around DSML, a space after them, curly or single quotes,
+ * a missing or unknown string="..." (JSON if it parses, otherwise a string), any white space between tags, shortened or
+ * nameless closing tags, missing closing tags of a parameter before that of its invoke, of an invoke and of the block,
+ * repeated opening tags and stray closing tags inside a block, function_calls / calls / toolcalls for tool_calls, an empty
+ * block (no event), several blocks, text between calls and after a block (content).
+ *
+ * Other markup is malformed. Before the first START of a block the whole block comes back as content, from the newlines
+ * before it on, and nothing is lost. After START:
+ *   - calls that were completed stand;
+ *   - the call that broke gets TOOL_BROKEN instead of TOOL_END. Its arguments were an unfinished JSON text and stay so:
+ *     no client can take them for complete. A server that streams leaves the call as it is and may send the event's text
+ *     as content; one that answers in one piece drops the call and puts the text into the content;
+ *   - what follows is content, until the next block.
+ * A reply that is cut off inside a call ends in the same way, its TOOL_BROKEN just before END. */
 struct reply_parser;
 typedef void (*reply_fn)(void *arg, const struct reply_event *ev);
 
-/* in_thinking: the prompt ended with <think>. Text that could be the start of a tag is held back. Malformed markup never
- * fails: it comes back as content text. The same events come whatever the split of the input. */
+/* in_thinking: the prompt ended with <think> (chat_prompt.in_thinking). */
 struct reply_parser *reply_open(bool in_thinking, reply_fn fn, void *arg);
 /* bytes: decoded text of the model, control tokens as their literal text. */
 void reply_add(struct reply_parser *p, const char *bytes, size_t n);
-void reply_end(struct reply_parser *p); /* flushes what is held back, emits REPLY_END once */
-int reply_n_calls(const struct reply_parser *p);
+void reply_end(struct reply_parser *p);           /* flushes what is held back, emits REPLY_END; once */
+int reply_n_calls(const struct reply_parser *p);  /* calls that were completed */
 void reply_close(struct reply_parser **p);
 
 #endif
