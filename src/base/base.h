@@ -139,7 +139,7 @@ int pool_threads(const struct pool *p);
 /* Runs fn(arg, i_task, i_thread) for i_task = 0 .. n_tasks-1 and returns when all are done. i_thread is in
  * 0 .. pool_threads-1 (for scratch memory). A NULL pool runs in the caller. Not reentrant. */
 void pool_run(struct pool *p, int n_tasks, void (*fn)(void *arg, int i_task, int i_thread), void *arg);
-/* CPUs that this process may use (affinity mask). */
+/* CPUs that this process may use: its affinity mask, within the quota of its cgroup. */
 int cpu_usable(void);
 
 /* ---------------------------------------------------------------- memory of the machine */

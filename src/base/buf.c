@@ -82,6 +82,8 @@ void buf_clear(struct buf *b)
 
 void buf_reserve(struct buf *b, size_t extra_bytes)
 {
+    if (extra_bytes > SIZE_MAX / 4 - b->len)
+        out_of_memory(extra_bytes);
     size_t need = b->len + extra_bytes + 1;
     if (need <= b->cap)
         return;

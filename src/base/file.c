@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,7 +94,8 @@ static int write_all(int fd, const char *p, size_t n)
 
 int file_write_atomic(const char *path, const void *data, size_t n, struct err *e)
 {
-    char *tmp = xasprintf("%s.tmp-%ld", path, (long)getpid());
+    static atomic_uint n_written; /* two threads may write the same path */
+    char *tmp = xasprintf("%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&n_written, 1));
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     int errnum = fd < 0 ? errno : write_all(fd, data, n);
     if (fd >= 0 && close(fd) != 0 && errnum == 0)

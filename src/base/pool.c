@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -89,16 +90,26 @@ static void next_generation(struct pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* CPUs' worth of time that the cgroup grants, rounded up; 0 when there is no limit. */
+static int cpu_quota(void)
+{
+    long quota = 0, period = 0;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (f == NULL)
+        return 0;
+    int n = fscanf(f, "%ld %ld", &quota, &period); /* "max 100000" reads nothing */
+    fclose(f);
+    return n == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
+}
+
 int cpu_usable(void)
 {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        int n = CPU_COUNT(&set);
-        if (n > 0)
-            return n;
-    }
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (int)n : 1;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int quota = cpu_quota();
+    if (quota > 0 && quota < n)
+        n = quota;
+    return n > 0 ? n : 1;
 }
 
 int pool_open(struct pool **out, int n_threads, struct err *e)

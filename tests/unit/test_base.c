@@ -376,6 +376,17 @@ static void isa_names(void **state)
     assert_int_equal(cpu_isa_parse("", &isa, NULL), HD_EARG);
 }
 
+static void memory_is_measured(void **state)
+{
+    (void)state;
+    assert_true(memory_available_bytes() > 1 << 20);
+    double speed = 0;
+    struct err e = {0};
+    assert_int_equal(memory_read_bandwidth(2, 0, &speed, &e), HD_OK);
+    assert_true(speed > 1e7 && speed < 1e13);
+    assert_int_equal(memory_read_bandwidth(-1, 0, &speed, &e), HD_EARG);
+}
+
 static void cpu_counts(void **state)
 {
     (void)state;
@@ -403,6 +414,7 @@ int main(void)
         cmocka_unit_test(generator_ranges_and_moments),
         cmocka_unit_test(progress_can_stop),
         cmocka_unit_test(isa_names),
+        cmocka_unit_test(memory_is_measured),
         cmocka_unit_test(cpu_counts),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
