@@ -10,6 +10,7 @@ static const struct command commands[] = {
     {"inspect", "shows what a checkpoint holds", cmd_inspect},
     {"plan", "says what a model needs, what fits and how fast memory lets it run", cmd_plan},
     {"logits", "prints the logits of a forward pass", cmd_logits},
+    {"synth", "writes a checkpoint with synthetic weights", cmd_synth},
     {"tokenize", "prints the token ids of a text", cmd_tokenize},
     {NULL, NULL, NULL},
 };
