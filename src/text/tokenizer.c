@@ -125,6 +125,7 @@ struct encoder {
     const struct tokenizer *t;
     struct split_work split;
     struct bpe_work bpe;
+    const char *seen, *real; /* the text as the patterns see it, and as it is (tokenizer_unicode.c) */
     struct ids *out;
     struct err *e;
 };
@@ -132,7 +133,25 @@ struct encoder {
 static int piece_encode(void *arg, const char *piece, size_t n)
 {
     struct encoder *s = arg;
-    return bpe_encode(s->t, &s->bpe, piece, n, s->out, s->e);
+    return bpe_encode(s->t, &s->bpe, s->real + (piece - s->seen), n, s->out, s->e);
+}
+
+/* Valid UTF-8 without added tokens. */
+static int valid_encode(struct encoder *s, const char *text, size_t n)
+{
+    s->real = s->seen = text;
+    char *copy = NULL;
+    if (unicode_is_young(text, n)) {
+        copy = malloc(n);
+        if (copy == NULL)
+            return err_set(s->e, HD_ENOMEM, "tokenizer: no memory for a text of %zu bytes", n);
+        memcpy(copy, text, n);
+        unicode_stand_in(copy, n);
+        s->seen = copy;
+    }
+    int rc = split_text(s->t->steps, s->t->n_steps, &s->split, s->seen, n, piece_encode, s, s->e);
+    free(copy);
+    return rc;
 }
 
 /* Text without added tokens. Bytes that are no UTF-8 stand alone: no pattern sees them. */
@@ -141,7 +160,7 @@ static int plain_encode(struct encoder *s, const char *text, size_t n)
     int rc = HD_OK;
     for (size_t i = 0; i < n && rc == HD_OK;) {
         size_t valid = utf8_valid_prefix(text + i, n - i);
-        rc = split_text(s->t->steps, s->t->n_steps, &s->split, text + i, valid, piece_encode, s, s->e);
+        rc = valid_encode(s, text + i, valid);
         i += valid;
         size_t len;
         while (rc == HD_OK && i < n && utf8_next(text + i, n - i, &len) != UTF8_CHAR)

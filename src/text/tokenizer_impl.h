@@ -118,6 +118,13 @@ typedef int (*piece_fn)(void *arg, const char *piece, size_t n);
 int split_text(const struct split_step *steps, int n_steps, struct split_work *w, const char *text, size_t n,
                piece_fn fn, void *arg, struct err *e);
 
+/* ---------------------------------------------------------------- young characters (tokenizer_unicode.c) */
+
+/* Whether valid UTF-8 text holds characters that PCRE2's tables may lack. */
+bool unicode_is_young(const char *text, size_t n);
+/* Puts characters of the same category and length in their place. */
+void unicode_stand_in(char *text, size_t n);
+
 /* ---------------------------------------------------------------- added tokens (tokenizer_added.c) */
 
 struct trie_node {
