@@ -116,9 +116,10 @@ typedef enum hadal_event_kind {
     HADAL_EVENT_CONTENT = 3,    /* text of the answer */
     HADAL_EVENT_TOOL_START = 4, /* text: the function called by call number `call` */
     HADAL_EVENT_TOOL_ARGS = 5,  /* text: a piece of its arguments, JSON text when joined */
-    HADAL_EVENT_TOOL_END = 6,
-    HADAL_EVENT_TOKEN = 7,      /* with logprobs: one token was accepted; its text comes in other events */
-    HADAL_EVENT_END = 8         /* the last event: finish, usage */
+    HADAL_EVENT_TOOL_END = 6,   /* its arguments are complete and a valid JSON object */
+    HADAL_EVENT_TOOL_BROKEN = 7, /* the call will not be completed: drop it; text is what the model wrote */
+    HADAL_EVENT_TOKEN = 8,      /* with logprobs: one token was accepted; its text comes in other events */
+    HADAL_EVENT_END = 9         /* the last event: finish, usage */
 } hadal_event_kind;
 
 typedef enum hadal_finish {

@@ -74,6 +74,10 @@ void talk_reply_add(struct talk_reply *r, const struct gen_event *ev, const stru
     case GEN_TOOL_END:
         end_call(r);
         break;
+    case GEN_TOOL_BROKEN: /* no call after all: what the model wrote is content */
+        json_array_remove(r->calls, json_array_size(r->calls) - 1);
+        buf_add(&r->content, ev->text, ev->n);
+        break;
     case GEN_TOKEN:
         add_token(r, ev, t);
         break;
@@ -101,7 +105,7 @@ json_t *talk_reply_message(const struct talk_reply *r)
     json_t *m = json_pack("{s:s, s:o}", "role", "assistant", "content", text_json(&r->content));
     if (r->reasoning.len > 0)
         json_object_set_new(m, "reasoning_content", text_json(&r->reasoning));
-    if (r->calls != NULL)
+    if (json_array_size(r->calls) > 0)
         json_object_set_new(m, "tool_calls", json_deep_copy(r->calls));
     return m;
 }

@@ -97,6 +97,10 @@ void talk_show_event(struct talk_show *s, const struct gen_event *ev)
     case GEN_TOOL_END:
         put_str(s, "\n");
         break;
+    case GEN_TOOL_BROKEN:
+        put_str(s, "\n(the model did not finish this call; it wrote:)\n");
+        put(s, ev->text, ev->n);
+        break;
     case GEN_END:
         change(s, PART_NONE);
         end_line(s);

@@ -106,7 +106,8 @@ enum gen_event_kind {
     GEN_CONTENT,   /* text */
     GEN_TOOL_START, /* text: name of call i_call (from 0) */
     GEN_TOOL_ARGS, /* text: a piece of its arguments (JSON text) */
-    GEN_TOOL_END,
+    GEN_TOOL_END,  /* its arguments are complete and a valid JSON object */
+    GEN_TOOL_BROKEN, /* it will not be completed; text: its markup as the model wrote it */
     GEN_TOKEN,     /* a token was accepted; its text follows when it can be shown */
     GEN_END,       /* last event: finish, usage; with FINISH_ERROR text says why */
 };

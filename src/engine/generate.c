@@ -27,7 +27,7 @@ struct generation {
 
 static void emit_text(struct generation *g, enum gen_event_kind kind, const char *text, size_t n, int i_call)
 {
-    if (n == 0 && kind != GEN_TOOL_START && kind != GEN_TOOL_END)
+    if (n == 0 && kind != GEN_TOOL_START && kind != GEN_TOOL_END && kind != GEN_TOOL_BROKEN)
         return;
     struct gen_event ev = {.kind = kind, .text = text, .n = n, .i_call = i_call};
     g->fn(g->arg, &ev);
@@ -64,7 +64,7 @@ static void on_reply(void *arg, const struct reply_event *ev)
     struct generation *g = arg;
     if (g->finish != FINISH_NONE) /* after a stop string nothing more is shown */
         return;
-    if (ev->kind == REPLY_CONTENT || ev->kind == REPLY_TOOL_BROKEN) { /* a call that broke is shown as it was written */
+    if (ev->kind == REPLY_CONTENT) {
         content(g, ev->text, ev->n);
         return;
     }
@@ -82,8 +82,10 @@ static void on_reply(void *arg, const struct reply_event *ev)
     case REPLY_TOOL_END:
         emit_text(g, GEN_TOOL_END, "", 0, ev->i_call);
         break;
-    case REPLY_CONTENT:
     case REPLY_TOOL_BROKEN:
+        emit_text(g, GEN_TOOL_BROKEN, ev->text, ev->n, ev->i_call);
+        break;
+    case REPLY_CONTENT:
     case REPLY_END:
         break;
     }

@@ -206,6 +206,8 @@ static hadal_event_kind public_kind(enum gen_event_kind k)
         return HADAL_EVENT_TOOL_ARGS;
     case GEN_TOOL_END:
         return HADAL_EVENT_TOOL_END;
+    case GEN_TOOL_BROKEN:
+        return HADAL_EVENT_TOOL_BROKEN;
     case GEN_TOKEN:
         return HADAL_EVENT_TOKEN;
     case GEN_END:

@@ -357,6 +357,7 @@ static int draw_seed(uint64_t *seed, struct err *e)
 {
     if (getrandom(seed, sizeof *seed, 0) != (ssize_t)sizeof *seed)
         return err_set(e, HD_EIO, "the operating system gave no random seed");
+    *seed &= ((uint64_t)1 << 53) - 1; /* a JSON number that every client reads exactly */
     return HD_OK;
 }
 
