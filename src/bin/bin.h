@@ -17,11 +17,8 @@ struct command {
 
 int cmd_inspect(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
-<<<<<<< HEAD
 int cmd_synth(int argc, char **argv);
-=======
 int cmd_run(int argc, char **argv);
->>>>>>> 9fd8a24 (run: hadal run; engine: broken tool calls are an event of their own)
 int cmd_tokenize(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
 int cmd_encode(int argc, char **argv);

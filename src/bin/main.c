@@ -10,11 +10,8 @@ static const struct command commands[] = {
     {"inspect", "shows what a checkpoint holds", cmd_inspect},
     {"plan", "says what a model needs, what fits and how fast memory lets it run", cmd_plan},
     {"logits", "prints the logits of a forward pass", cmd_logits},
-<<<<<<< HEAD
     {"synth", "writes a checkpoint with synthetic weights", cmd_synth},
-=======
     {"run", "answers one prompt", cmd_run},
->>>>>>> 9fd8a24 (run: hadal run; engine: broken tool calls are an event of their own)
     {"tokenize", "prints the token ids of a text", cmd_tokenize},
     {NULL, NULL, NULL},
 };
