@@ -1,5 +1,7 @@
-/* Thread pool for data-parallel loops: one generation counter wakes the workers, one task counter hands out work.
- * A worker spins for SPIN_TURNS, then sleeps on a condition variable, so a busy machine is not burdened by waiters. */
+/* Thread pool for data-parallel loops. One 64-bit ticket holds the number of tasks and the next task: taking a task is one
+ * atomic addition, and whoever gets a valid number may read the job, which stays as it is until all its tasks are done. So
+ * a worker that wakes late (or is kept off the CPU by other programs) never holds up a loop that others have finished.
+ * Workers spin for a bounded time, then sleep. */
 #include "base/base.h"
 
 #include <pthread.h>
@@ -23,10 +25,10 @@ struct pool {
     struct worker *workers; /* n_threads - 1: the caller is thread 0 */
     void (*fn)(void *, int, int);
     void *arg;
-    int n_tasks;
-    atomic_int i_next;         /* next task number */
-    atomic_int n_busy;         /* workers that have not finished this generation */
-    atomic_uint generation;    /* +1 for every pool_run; odd/even has no meaning */
+    atomic_uint_fast64_t ticket; /* n_tasks << 32 | next task */
+    atomic_int n_done;           /* tasks finished */
+    atomic_uint generation;      /* +1 for every pool_run: what idle workers watch */
+    atomic_int n_asleep;
     atomic_bool stop;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -44,28 +46,36 @@ static void cpu_relax(void)
 static void work(struct pool *p, int i_thread)
 {
     for (;;) {
-        int i = atomic_fetch_add_explicit(&p->i_next, 1, memory_order_relaxed);
-        if (i >= p->n_tasks)
+        uint_fast64_t t = atomic_fetch_add_explicit(&p->ticket, 1, memory_order_acquire);
+        uint32_t i = (uint32_t)t, n = (uint32_t)(t >> 32);
+        if (i >= n)
             return;
-        p->fn(p->arg, i, i_thread);
+        p->fn(p->arg, (int)i, i_thread);
+        atomic_fetch_add_explicit(&p->n_done, 1, memory_order_release);
     }
 }
 
-/* Returns when the generation differs from `seen`: first by looking, then by sleeping. */
+static void sleep_until_changed(struct pool *p, unsigned seen)
+{
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->n_asleep, 1);
+    while (atomic_load(&p->generation) == seen)
+        pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_sub(&p->n_asleep, 1);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Returns the new generation once it differs from `seen`: first by looking, then by sleeping. */
 static unsigned wait_for_work(struct pool *p, unsigned seen)
 {
     for (int turn = 0; turn < SPIN_TURNS; turn++) {
-        unsigned g = atomic_load_explicit(&p->generation, memory_order_acquire);
-        if (g != seen)
-            return g;
+        if (atomic_load_explicit(&p->generation, memory_order_acquire) != seen)
+            break;
         cpu_relax();
     }
-    pthread_mutex_lock(&p->lock);
-    unsigned g;
-    while ((g = atomic_load_explicit(&p->generation, memory_order_acquire)) == seen)
-        pthread_cond_wait(&p->wake, &p->lock);
-    pthread_mutex_unlock(&p->lock);
-    return g;
+    if (atomic_load_explicit(&p->generation, memory_order_acquire) == seen)
+        sleep_until_changed(p, seen);
+    return atomic_load_explicit(&p->generation, memory_order_acquire);
 }
 
 static void *worker_main(void *arg)
@@ -78,14 +88,17 @@ static void *worker_main(void *arg)
         if (atomic_load(&p->stop))
             return NULL;
         work(p, w->i_thread);
-        atomic_fetch_sub_explicit(&p->n_busy, 1, memory_order_acq_rel);
     }
 }
 
+/* Both sides are sequentially consistent: a worker that has counted itself asleep sees the new generation, or we see it
+ * asleep. */
 static void next_generation(struct pool *p)
 {
+    atomic_fetch_add(&p->generation, 1);
+    if (atomic_load(&p->n_asleep) == 0)
+        return;
     pthread_mutex_lock(&p->lock);
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
 }
@@ -169,13 +182,12 @@ void pool_run(struct pool *p, int n_tasks, void (*fn)(void *, int, int), void *a
     }
     p->fn = fn;
     p->arg = arg;
-    p->n_tasks = n_tasks;
-    atomic_store_explicit(&p->i_next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->n_busy, p->n_threads - 1, memory_order_relaxed);
+    atomic_store_explicit(&p->n_done, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->ticket, (uint_fast64_t)n_tasks << 32, memory_order_release);
     next_generation(p);
     work(p, 0);
     /* Every task is handed out; wait for those still running. A descheduled worker must get the CPU: yield. */
-    for (int turn = 0; atomic_load_explicit(&p->n_busy, memory_order_acquire) != 0; turn++) {
+    for (int turn = 0; atomic_load_explicit(&p->n_done, memory_order_acquire) != n_tasks; turn++) {
         if (turn < SPIN_TURNS)
             cpu_relax();
         else

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Below this many multiply-adds a loop runs in the caller: waking threads costs a few microseconds. */
-static const double WORK_MIN = 30000;
+/* Below this many multiply-adds (some ten microseconds) a loop runs in the caller: waking threads costs about as much. */
+static const double WORK_MIN = 200000;
 
 static void grow(struct scratch *s, size_t n)
 {

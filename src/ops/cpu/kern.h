@@ -1,6 +1,6 @@
 /* Micro-kernels of the portable path: the one C source kern_tmpl.h compiled once per instruction-set level. All levels give
- * the same bits: sums run in 16 lanes (lane i takes elements i, i+16, ...) with separate multiply and add, then a fixed
- * tree joins the lanes. `exact` and `reference` stand on these, so their results do not depend on the machine. */
+ * the same bits: sums run in two chains of 16 lanes (elements 0..15 of every 32 and 16..31) with separate multiply and add,
+ * then a fixed tree joins them. `exact` and `reference` stand on these, so their results do not depend on the machine. */
 #ifndef HADAL_KERN_H
 #define HADAL_KERN_H
 

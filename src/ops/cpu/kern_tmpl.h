@@ -1,4 +1,5 @@
-/* Body of every kern_<isa>.c: define KERN_NAME and KERN_TEXT before including. See kern.h for the contract. */
+/* Body of every kern_<isa>.c: define KERN_NAME, KERN_TEXT and KERN_WIDTH (fp32 lanes of a register) before including.
+ * See kern.h for the contract. */
 #include "num/num.h"
 #include "ops/cpu/kern.h"
 
@@ -6,26 +7,37 @@
 
 enum { LANES = 16, BLOCK_K = 128 };
 
-/* 16 fp32 lanes, passed by pointer only: by value its ABI would depend on the instruction set. */
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+/* A register of the level, and a chain of 16 lanes made of such registers. Chains are passed by pointer only: by value their
+ * ABI would depend on the instruction set. */
+typedef float reg __attribute__((vector_size(KERN_WIDTH * sizeof(float)), aligned(4), may_alias));
 
-static inline void mul_add(lanes *acc, const float *x, const float *w)
+enum { REGS = LANES / KERN_WIDTH };
+
+struct chain {
+    reg v[REGS];
+};
+
+static inline void mul_add(struct chain *acc, const float *x, const float *w)
 {
-    *acc += *(const lanes *)x * *(const lanes *)w;
+    for (int r = 0; r < REGS; r++)
+        acc->v[r] += *(const reg *)(x + r * KERN_WIDTH) * *(const reg *)(w + r * KERN_WIDTH);
 }
 
-static inline float join(const lanes *v)
+/* The two chains of a sum, then a fixed tree over the 16 lanes. */
+static inline float join(const struct chain *even, const struct chain *odd)
 {
     float a[LANES];
-    memcpy(a, v, sizeof a);
-    for (int w = LANES / 2; w > 0; w /= 2)
-        for (int i = 0; i < w; i++)
-            a[i] += a[i + w];
-    return a[0];
+    for (int r = 0; r < REGS; r++)
+        *(reg *)(a + r * KERN_WIDTH) = even->v[r] + odd->v[r];
+    for (int i = 0; i < 8; i++)
+        a[i] += a[i + 8];
+    for (int i = 0; i < 4; i++)
+        a[i] += a[i + 4];
+    return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
 /* The last n < 16 elements, zero-filled: adding 0*0 to a lane changes nothing. */
-static inline void mul_add_tail(lanes *acc, const float *x, const float *w, int n)
+static inline void mul_add_tail(struct chain *acc, const float *x, const float *w, int n)
 {
     float xt[LANES] = {0}, wt[LANES] = {0};
     memcpy(xt, x, (size_t)n * sizeof(float));
@@ -33,38 +45,55 @@ static inline void mul_add_tail(lanes *acc, const float *x, const float *w, int 
     mul_add(acc, xt, wt);
 }
 
+static inline float dot_inline(const float *x, const float *w, int n)
+{
+    struct chain even = {{{0}}}, odd = {{{0}}};
+    int i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        mul_add(&even, x + i, w + i);
+        mul_add(&odd, x + i + LANES, w + i + LANES);
+    }
+    if (i + LANES <= n) {
+        mul_add(&even, x + i, w + i);
+        i += LANES;
+    }
+    if (i < n)
+        mul_add_tail(&even, x + i, w + i, n - i);
+    return join(&even, &odd);
+}
+
 static float dot(const float *x, const float *w, int n)
 {
-    lanes acc = {0};
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        mul_add(&acc, x + i, w + i);
-    if (i < n)
-        mul_add_tail(&acc, x + i, w + i, n - i);
-    return join(&acc);
+    return dot_inline(x, w, n);
 }
 
 static inline void dot4(const float *x, size_t ldx, const float *w, int n, float *y, size_t ldy)
 {
     const float *x1 = x + ldx, *x2 = x + 2 * ldx, *x3 = x + 3 * ldx;
-    lanes a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0};
+    struct chain e0 = {{{0}}}, e1 = e0, e2 = e0, e3 = e0, o0 = e0, o1 = e0, o2 = e0, o3 = e0;
     int i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        mul_add(&a0, x + i, w + i);
-        mul_add(&a1, x1 + i, w + i);
-        mul_add(&a2, x2 + i, w + i);
-        mul_add(&a3, x3 + i, w + i);
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        const float *w0 = w + i, *w1 = w0 + LANES;
+        mul_add(&e0, x + i, w0);
+        mul_add(&e1, x1 + i, w0);
+        mul_add(&e2, x2 + i, w0);
+        mul_add(&e3, x3 + i, w0);
+        mul_add(&o0, x + i + LANES, w1);
+        mul_add(&o1, x1 + i + LANES, w1);
+        mul_add(&o2, x2 + i + LANES, w1);
+        mul_add(&o3, x3 + i + LANES, w1);
     }
-    if (i < n) {
-        mul_add_tail(&a0, x + i, w + i, n - i);
-        mul_add_tail(&a1, x1 + i, w + i, n - i);
-        mul_add_tail(&a2, x2 + i, w + i, n - i);
-        mul_add_tail(&a3, x3 + i, w + i, n - i);
+    for (; i < n; i += LANES) {
+        int m = n - i < LANES ? n - i : LANES;
+        mul_add_tail(&e0, x + i, w + i, m);
+        mul_add_tail(&e1, x1 + i, w + i, m);
+        mul_add_tail(&e2, x2 + i, w + i, m);
+        mul_add_tail(&e3, x3 + i, w + i, m);
     }
-    y[0] = join(&a0);
-    y[ldy] = join(&a1);
-    y[2 * ldy] = join(&a2);
-    y[3 * ldy] = join(&a3);
+    y[0] = join(&e0, &o0);
+    y[ldy] = join(&e1, &o1);
+    y[2 * ldy] = join(&e2, &o2);
+    y[3 * ldy] = join(&e3, &o3);
 }
 
 static void dot_many(const float *x, size_t ldx, int nx, const float *w, int n, float *y, size_t ldy)
@@ -73,12 +102,12 @@ static void dot_many(const float *x, size_t ldx, int nx, const float *w, int n, 
     for (; i + 4 <= nx; i += 4)
         dot4(x + (size_t)i * ldx, ldx, w, n, y + (size_t)i * ldy, ldy);
     for (; i < nx; i++)
-        y[(size_t)i * ldy] = dot(x + (size_t)i * ldx, w, n);
+        y[(size_t)i * ldy] = dot_inline(x + (size_t)i * ldx, w, n);
 }
 
 static float sum_squares(const float *x, int n)
 {
-    return dot(x, x, n);
+    return dot_inline(x, x, n);
 }
 
 static void axpy(float a, const float *x, int n, float *y)
@@ -107,15 +136,26 @@ static void decode_fp8(const uint8_t *in, int n, float s, float *out)
     }
 }
 
+/* Both values of a byte of two e2m1 codes, low nibble first. */
+#define FP4_MAG(c) ((c) < 2 ? (c) * 0.5f : (2 + ((c) & 1)) * 0.25f * (float)(1 << ((c) >> 1)))
+#define FP4(c) ((c) & 8 ? -FP4_MAG((c) & 7) : FP4_MAG((c) & 7))
+#define FP4_PAIR(b) {FP4((b) & 15), FP4((b) >> 4)}
+#define FP4_4(b) FP4_PAIR(b), FP4_PAIR((b) + 1), FP4_PAIR((b) + 2), FP4_PAIR((b) + 3)
+#define FP4_16(b) FP4_4(b), FP4_4((b) + 4), FP4_4((b) + 8), FP4_4((b) + 12)
+#define FP4_64(b) FP4_16(b), FP4_16((b) + 16), FP4_16((b) + 32), FP4_16((b) + 48)
+
+static const float fp4_pairs[256][2] = {FP4_64(0), FP4_64(64), FP4_64(128), FP4_64(192)};
+
 static void decode_fp4(const uint8_t *in, int n, float s, float *out)
 {
     for (int i = 0; i < n; i += 2) {
         uint8_t b = in[i / 2];
         if (MUTANT(17)) /* wrong nibble order */
             b = (uint8_t)(b << 4 | b >> 4);
-        out[i] = e2m1_table[b & 15] * s;
-        out[i + 1] = e2m1_table[b >> 4] * s;
+        memcpy(out + i, fp4_pairs[b], sizeof fp4_pairs[b]);
     }
+    for (int i = 0; i < n; i++)
+        out[i] *= s;
 }
 
 static void decode_blocks(const struct wmat *w, int r, int c0, int n, float *out)
