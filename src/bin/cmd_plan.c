@@ -223,9 +223,10 @@ static void print_weights(const struct request *r, const struct plan *p)
 static void print_kv(const struct request *r, const struct plan *p)
 {
     char a[24], b[24];
-    printf("\nKV cache: %.0f bytes per token; one sequence of %lld tokens: %s and a constant %s\n",
-           plan_kv_bytes_per_token(p), (long long)r->context, bytes_text(a, (double)plan_kv_bytes(p, r->context)),
-           bytes_text(b, (double)(plan_seq_bytes(p, r->context) - plan_kv_bytes(p, r->context))));
+    printf("\nKV cache: %.0f bytes per token; one sequence of %lld tokens: %s in pages and a constant %s\n",
+           plan_kv_bytes_per_token(p), (long long)r->context,
+           bytes_text(a, (double)(plan_seq_bytes(p, r->context) - p->block_bytes)),
+           bytes_text(b, (double)p->block_bytes));
 }
 
 static void print_decode(const struct request *r, const struct plan *p)
@@ -379,6 +380,7 @@ static void print_json(const struct request *r, const struct plan *p)
     json_object_set_new(o, "batch", integer((uint64_t)r->batch));
     json_object_set_new(o, "kv_bytes_per_token", json_real(plan_kv_bytes_per_token(p)));
     json_object_set_new(o, "kv_bytes", integer(plan_kv_bytes(p, r->context)));
+    json_object_set_new(o, "page_bytes", integer(p->page_bytes));
     json_object_set_new(o, "sequence_bytes", integer(plan_seq_bytes(p, r->context)));
     json_object_set_new(o, "bandwidth_bytes_per_s", json_real(r->bandwidth));
     json_object_set_new(o, "bandwidth_measured", json_boolean(r->measured));

@@ -1,6 +1,6 @@
 #include "model/plan.h"
 
-#include "ops/ops.h"
+#include "model/kv.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -232,9 +232,12 @@ void plan_init(struct plan *p, const struct config *c, const struct plan_formats
         p->part[PART_DRAFTER] = sum_add(p->part[PART_DRAFTER], drafter.part[i]);
     }
     p->part[PART_DRAFTER].read_bytes = p->part[PART_DRAFTER].active = 0;
-    struct kv_dims d = kv_dims_of(KV_FP8, c->head_dim, c->rope_dim, c->index_head_dim);
-    p->row_bytes = d.row_bytes;
-    p->index_bytes = d.index_bytes;
+    struct kv_layout kv;
+    kv_layout_init(&kv, c, KV_FP8, false);
+    p->row_bytes = kv.dims.row_bytes;
+    p->index_bytes = kv.dims.index_bytes;
+    p->page_bytes = kv.page_bytes;
+    p->block_bytes = kv.block_bytes;
 }
 
 struct plan_sum plan_total(const struct plan *p, bool drafter)
@@ -339,7 +342,8 @@ uint64_t plan_state_bytes(const struct plan *p, int spare)
 
 uint64_t plan_seq_bytes(const struct plan *p, int64_t context)
 {
-    return plan_kv_bytes(p, context) + plan_ring_bytes(p, KV_ROLLBACK) + plan_state_bytes(p, KV_ROLLBACK);
+    uint64_t pages = (uint64_t)(context + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    return pages * (p->page_bytes + sizeof(uint8_t *) + sizeof(int32_t)) + p->block_bytes;
 }
 
 /* ---------------------------------------------------------------- does it fit */

@@ -53,7 +53,8 @@ struct plan {
     int n_stages; /* drafter layers: 1 for MTP, one per DSpark stage, 0 for none */
     int n_swa, n_csa, n_hca;
     struct plan_sum part[PART_COUNT];
-    size_t row_bytes, index_bytes; /* of one cached KV row and one index row */
+    size_t row_bytes, index_bytes;  /* of one cached KV row and one index row */
+    size_t page_bytes, block_bytes; /* as the engine lays them out: KV_PAGE_TOKENS tokens, the rest of a sequence */
 };
 
 /* Drafter layers that a configuration announces (the tensors of a checkpoint have the last word). */
@@ -85,13 +86,13 @@ double plan_step_bytes(const struct plan *p, int batch, int64_t context);
 
 /* ---------------------------------------------------------------- KV memory */
 
-double plan_kv_bytes_per_token(const struct plan *p); /* in the long run */
-/* Compressed and index rows of `context` tokens. */
+/* What the format itself needs: compressed and index rows, per token in the long run and of `context` tokens. */
+double plan_kv_bytes_per_token(const struct plan *p);
 uint64_t plan_kv_bytes(const struct plan *p, int64_t context);
 /* The constant part of a sequence: window rings and fp32 compressor inputs, `spare` rows more than attention needs. */
 uint64_t plan_ring_bytes(const struct plan *p, int spare);
 uint64_t plan_state_bytes(const struct plan *p, int spare);
-/* All of one sequence as the engine keeps it: rows, rings and state with KV_ROLLBACK spare rows. */
+/* All of one sequence as the engine keeps it: whole pages, their table, rings and state (without the drafter's). */
 uint64_t plan_seq_bytes(const struct plan *p, int64_t context);
 
 /* ---------------------------------------------------------------- does it fit */

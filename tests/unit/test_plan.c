@@ -1,5 +1,6 @@
 /* plan: the built-in shapes equal the released configurations, and the plan reproduces the published sizes to the byte and
  * the known table of bytes and FLOPs to the digits it was printed with. */
+#include "model/model.h"
 #include "model/plan.h"
 #include "model/shape.h"
 
@@ -10,6 +11,8 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+#include "golden_data.h"
 
 static struct plan plan_of(const char *shape, bool dspark)
 {
@@ -78,6 +81,28 @@ static void weights_equal_the_published_sizes(void **state)
     assert_prints("Pro routed", (double)pro.part[PART_EXPERTS].bytes / 1e9, "822.05");
     assert_prints("Flash rest", (double)(plan_total(&flash, false).bytes - flash.part[PART_EXPERTS].bytes) / 1e9, "8.8");
     assert_prints("Pro rest", (double)(plan_total(&pro, false).bytes - pro.part[PART_EXPERTS].bytes) / 1e9, "28.7");
+}
+
+/* Any checkpoint: what the plan counts from the configuration is what the files hold. */
+static void weights_equal_the_stored_bytes(void **state)
+{
+    (void)state;
+    const char *const dirs[] = {"models/tiny", "f32-tiny", "q-tiny", "dspark-tiny"};
+    for (size_t i = 0; i < COUNT_OF(dirs); i++) {
+        const char *dir = i == 0 ? dirs[i] : golden_dir(dirs[i]);
+        struct config c;
+        struct checkpoint ckpt;
+        struct plan_formats f = plan_formats_released;
+        struct plan p;
+        struct err e = {0};
+        int n_stages;
+        if (config_load(&c, dir, &e) != HD_OK || checkpoint_open(&ckpt, dir, false, NULL, &e) != HD_OK)
+            fail_msg("%s", e.msg);
+        plan_inspect(&ckpt, &f, &n_stages);
+        plan_init(&p, &c, &f, n_stages);
+        assert_true(plan_total(&p, true).bytes == ckpt.total_bytes);
+        checkpoint_close(&ckpt);
+    }
 }
 
 static void parameters(void **state)
@@ -234,7 +259,29 @@ static void constants_of_a_sequence(void **state)
     flash.row_bytes = pro.row_bytes = 1024;
     assert_prints("Flash bf16 ring MB", (double)plan_ring_bytes(&flash, 0) / 1e6, "5.64");
     assert_prints("Pro bf16 ring MB", (double)plan_ring_bytes(&pro, 0) / 1e6, "8.00");
-    assert_true(plan_seq_bytes(&flash, 1000) > plan_kv_bytes(&flash, 1000) + plan_ring_bytes(&flash, 0));
+}
+
+/* What the engine really keeps is within the promise, and the plan says the engine's own numbers. */
+static void engine_memory(void **state)
+{
+    (void)state;
+    struct plan flash = plan_of("flash", false), pro = plan_of("pro", false), tiny;
+    assert_true(flash.page_bytes / KV_PAGE_TOKENS <= 3600 && pro.page_bytes / KV_PAGE_TOKENS <= 5150);
+    assert_true(flash.page_bytes >= plan_kv_bytes(&flash, KV_PAGE_TOKENS));
+    assert_true(flash.block_bytes >= plan_ring_bytes(&flash, KV_ROLLBACK) + plan_state_bytes(&flash, KV_ROLLBACK));
+    struct model *m;
+    struct model_options o;
+    struct err e = {0};
+    model_options_init(&o);
+    o.n_threads = 1;
+    o.kv_budget_bytes = 1 << 20;
+    o.drafter = false;
+    if (model_open(&m, "models/tiny", &o, NULL, &e) != HD_OK)
+        fail_msg("%s", e.msg);
+    plan_init(&tiny, model_config(m), &plan_formats_released, 0);
+    assert_int_equal(tiny.page_bytes, model_page_bytes(m));
+    assert_int_equal(plan_seq_bytes(&tiny, 5000), model_seq_bytes(m, 5000) + (5000 + 127) / 128 * tiny.page_bytes);
+    model_close(&m);
 }
 
 /* ---------------------------------------------------------------- V3.2 */
@@ -285,6 +332,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_equal_the_released_configs),
         cmocka_unit_test(weights_equal_the_published_sizes),
+        cmocka_unit_test(weights_equal_the_stored_bytes),
         cmocka_unit_test(parameters),
         cmocka_unit_test(layer_kinds),
         cmocka_unit_test(weight_bytes_per_token),
@@ -294,6 +342,7 @@ int main(void)
         cmocka_unit_test(prefill_flops),
         cmocka_unit_test(kv_memory),
         cmocka_unit_test(constants_of_a_sequence),
+        cmocka_unit_test(engine_memory),
         cmocka_unit_test(against_v32),
         cmocka_unit_test(fit_finds_the_limits),
     };
