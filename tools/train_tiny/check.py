@@ -60,9 +60,11 @@ def gradients():
     B, H, T, hd, W, C, n = 2, 2, 64, 8, 32, 16, 16
     new = lambda *s: torch.randn(*s, dtype=torch.double, requires_grad=True)
     q, kv, ent, sink = new(B, H, T, hd), new(B, T, hd), new(B, n, hd), new(H)
+    chunks = lambda x: x.view(B, H, T // C, C, hd).transpose(1, 2)
     t = torch.arange(T)
     m2 = torch.zeros(T, n, dtype=torch.double).masked_fill(torch.arange(n)[None] >= ((t + 1) // 4)[:, None], -1e4)
-    o, _ = Attend.apply(q, kv, ent, sink, m2, W, C)
+    o, _ = Attend.apply(chunks(q), kv, ent, sink, m2, W)
+    o = o.transpose(1, 2).reshape(B, H, T, hd)
     far = (t[None] > t[:, None]) | (t[None] <= t[:, None] - W)
     s = torch.cat([(q @ kv[:, None].transpose(2, 3)).masked_fill(far, -1e4), q @ ent[:, None].transpose(2, 3) + m2, sink.view(1, H, 1, 1).expand(B, H, T, 1)], -1).softmax(-1)
     p = s[..., :T] @ kv[:, None] + s[..., T:T + n] @ ent[:, None]
@@ -84,6 +86,29 @@ def gradients():
     ok(d < 1e-5, f'expert backward against autograd: {d:.1e} relative')
 
 
+def fused():
+    """Every fused C kernel at once: loss and gradients of a whole model with and without them."""
+    import model
+    torch.manual_seed(5)
+    m = random_model()
+    m.train()
+    t, out = torch.randint(0, 300, (2, 160)), []
+    for on in (True, False):
+        model.FAST = on
+        m.zero_grad(set_to_none=True)
+        torch.manual_seed(6)
+        run = Run(distill=.3, select=True)
+        X, tab = m.streams(t, run)
+        loss = F.cross_entropy(m.logits(X), t.flatten().roll(-1)) + F.cross_entropy(m.mtp_logits(m.mtp_streams(X, t, tab)), t.flatten().roll(-2)) + sum(run.index_losses)
+        loss.backward()
+        out.append((loss.item(), {n: p.grad.clone() for n, p in m.named_parameters() if p.grad is not None}))
+    model.FAST = True
+    (a, g), (b, h) = out
+    d = max(((g[n] - h[n]).norm() / (h[n].norm() + 1e-5)).item() for n in h)
+
+    ok(set(g) == set(h) and abs(a - b) < 1e-5 and d < 2e-3, f'fused kernels: loss differs by {abs(a - b):.1e}, gradients by {d:.1e} relative ({len(g)} parameters)')
+
+
 def main():
     torch.set_num_threads(1)
     m = random_model()
@@ -96,6 +121,7 @@ def main():
         checkpoint.export(m, d)
         compare('the same in FP4, FP8 and BF16', m, d, tok)
     gradients()
+    fused()
     if len(sys.argv) > 1:
         g = Config.load(os.path.join(sys.argv[1], 'config.json'))
         m = V4(g)

@@ -6,7 +6,7 @@ A generator takes a random.Random and a Level (how long, how hard) and returns t
 import json, random
 import numpy as np
 import encoding
-from facts import HADAL, TALK, general, talk
+from facts import casual, talk
 
 NAMES = ('Anna Ben Clara David Emma Felix Grace Henry Ines Jonas Karla Leo Maria Nils Olga Paul Rosa Simon Tina Viktor Alice Bob Carol Daniel Eva '
          'Frank George Hanna Ivan Julia Kevin Laura Martin Nora Oscar Peter Robert Sarah Thomas Walter').split()
@@ -27,8 +27,8 @@ WORDS = ('the a of to and in is it that was for on are with as his they at be th
 
 class Level:
     """What the generators may ask for; the trainer moves it with the schedule."""
-    def __init__(self, needle=(0, 12), keys=(1, 4), asks=6, hi=999, rounds=3):
-        self.needle, self.keys, self.asks, self.hi, self.rounds = needle, keys, asks, hi, rounds
+    def __init__(self, needle=(0, 12), keys=(1, 4), asks=6, hi=999, rounds=3, rename=0.):
+        self.needle, self.keys, self.asks, self.hi, self.rounds, self.rename = needle, keys, asks, hi, rounds, rename
 
 
 def dialogue(turns, thinking, system='', tools=None, effort=None):
@@ -99,7 +99,7 @@ def arithmetic(r, lv, thinking=None):
     ms = []
     for _ in range(1 if th else r.choice((1, 2, 2))):
         q, res, work = sum_of(r, lv)
-        ms += [user(q), says(res, work) if th else says(f'{work}\nThe answer is {res}.')]
+        ms += [user(casual(r, q)), says(res, work) if th else says(f'{work}\nThe answer is {res}.')]
     return dialogue(ms, th, some_system(r) if r.random() < .3 else '', effort=some_effort(r, th))
 
 
@@ -141,6 +141,18 @@ SCHEMAS = {t['name']: t for t in [
 ]}
 
 
+OTHER = dict(get_weather=dict(location=('city', 'place')), get_time=dict(city=('location', 'place')), send_mail=dict(to=('recipient', 'name'), subject=('topic', 'title')),
+             set_timer=dict(minutes=('duration', 'time')), find_train={'from': ('start', 'origin'), 'to': ('goal', 'destination')}, search=dict(query=('text', 'words')))
+
+
+def renamed(r, name):
+    """The schema with some parameters under another name, and the names: what to call them has to be read."""
+    s = SCHEMAS[name]
+    names = {k: (r.choice(OTHER[name][k]) if r.random() < .4 else k) for k in s['parameters']['properties']}
+    p = dict(type='object', properties={names[k]: v for k, v in s['parameters']['properties'].items()}, required=list(names.values()))
+    return dict(s, parameters=p), names
+
+
 def call_of(r, name):
     """(question, arguments, result, final answer, thinking)"""
     c, d = r.sample(CITIES, 2)
@@ -172,6 +184,7 @@ def call_of(r, name):
 def tools(r, lv, rounds=None, none=.2, thinking=None):
     th = r.random() < .35 if thinking is None else thinking
     names, ms = r.sample(list(SCHEMAS), r.choice((1, 2, 2, 3, 4))), []
+    offered = {n: renamed(r, n) if r.random() < lv.rename else (SCHEMAS[n], {}) for n in names}
     for _ in range(rounds or r.randint(1, lv.rounds)):
         if r.random() < none:
             if r.random() < .25:
@@ -185,9 +198,9 @@ def tools(r, lv, rounds=None, none=.2, thinking=None):
         q, args, res, final, why = call_of(r, name)
         if name == 'search':
             final = f'I found {res["results"]} results for {args["query"]}.'
-        ms += [user(q), dict(role='assistant', content='', reasoning_content=why, tool_calls=[dict(name=name, arguments=args)]),
+        ms += [user(q), dict(role='assistant', content='', reasoning_content=why, tool_calls=[dict(name=name, arguments={offered[name][1].get(k, k): v for k, v in args.items()})]),
                dict(role='tool', content=json.dumps(res)), says(final, 'I have the result.')]
-    return dialogue(ms, th, r.choice(SYSTEMS) if r.random() < .4 else '', tools=[SCHEMAS[n] for n in names])
+    return dialogue(ms, th, r.choice(SYSTEMS) if r.random() < .4 else '', tools=[offered[n][0] for n in names])
 
 
 # ---------------------------------------------------------------- needle
@@ -228,6 +241,22 @@ def needle(r, lv, sentences=None, keys=None, asks=None):
     return dialogue(ms, False)
 
 
+# ---------------------------------------------------------------- string work
+def strings(r, lv):
+    """Repeat, spell and pick: dense practice in copying."""
+    k = r.random()
+    words = [r.choice(r.choice((THINGS, TOPICS, NAMES, CITIES, WORDS))) if r.random() < .8 else str(r.randint(0, 9999)) for _ in range(r.randint(3, 10))]
+    if k < .7:
+        return dialogue([user(r.choice(['Repeat: {}', 'Say this again: {}', 'Repeat these words: {}', 'Copy: {}']).format(' '.join(words))), says(' '.join(words), 'I repeat the text.')], r.random() < .1)
+    if k < .85:
+        i = r.choice((0, -1))
+        return dialogue([user(f'What is the {"last" if i else "first"} word of: {" ".join(words)}'), says(words[i], 'I look at the text.')], r.random() < .1)
+    i = r.randrange(len(words) - 1)
+    if words.count(words[i]) > 1:
+        return strings(r, lv)
+    return dialogue([user(f'Which word comes after {words[i]} in: {" ".join(words)}'), says(words[i + 1], 'I look at the text.')], r.random() < .1)
+
+
 # ---------------------------------------------------------------- plain text
 def prose(r, lv):
     i = r.randrange(len(TEXT) - 4)
@@ -235,7 +264,7 @@ def prose(r, lv):
     return [(encoding.BOS, 0), (t[:r.randint(200, 700)], 1)]
 
 
-SKILLS = dict(arith=arithmetic, tools=tools, faq=faq, json=extract, needle=needle, prose=prose)
+SKILLS = dict(arith=arithmetic, tools=tools, faq=faq, json=extract, needle=needle, prose=prose, strings=strings)
 
 
 # ---------------------------------------------------------------- rows

@@ -85,10 +85,42 @@ def general(r):
     return q, f'{b} comes {"after" if after else "before"} {a}.', f'The user asks about the calendar. It is {b}.'
 
 
-def talk(r):
-    """A question about Hadal, small talk, or a general fact."""
+UNKNOWN = ['Who is {n}?', 'What is a {t}?', 'Where is the {t}?', 'Why is the {t} {w}?', 'How do I cook {t}?', 'Explain {w} {t}.', 'Tell me about {n}.', 'What is the capital of {t}?',
+           'Who wrote the {t}?', 'When was {n} born?', 'Write a poem about {t}.', 'How far is the {t}?', 'Who won the {w} {t}?', 'Translate {t} into French.', 'Can you {w} the {t}?']
+_T = ('apple horse sword temple wheat valley mirror needle pepper rocket turtle violin walnut zebra basket candle dragon engine feather hammer jacket kettle ladder monkey '
+      'orange pencil rabbit spider ticket vessel window button carpet desert forest guitar hospital king law matrix network orchid planet queen rice salad theory universe').split()
+_N = 'Caesar Mozart Newton Plato Einstein Homer Darwin Cleopatra Picasso Shakespeare Moses Goethe Napoleon Chopin Galileo Kepler Euler Gauss Hamlet Marx'.split()
+_W = 'big old new sweet loud great first last green heavy open lost quick golden little wild'.split()
+
+
+def unknown(r):
+    """What a model of this size cannot know, and says so."""
+    q = r.choice(UNKNOWN).format(n=r.choice(_N), t=r.choice(_T), w=r.choice(_W))
+    return q, 'I do not know that. I am only a small model.', 'I do not know this.'
+
+
+def casual(r, q):
+    """The same question as people type it."""
     k = r.random()
-    if k < .3:
-        return general(r)
-    q, a, t = r.choice(HADAL if k < .75 else TALK)
-    return r.choice(q), a, t
+    if k < .08:
+        q = q.rstrip('.?!')
+    elif k < .16:
+        q = q[0].lower() + q[1:]
+    elif k < .22:
+        q = q[0].lower() + q[1:].rstrip('.?!')
+    elif k < .28:
+        q = r.choice(['Hi! ', 'Hello, ', 'Please tell me: ', 'Hey, ', 'Quick question: ', 'OK. ']) + q
+    return q
+
+
+def talk(r):
+    """A question about Hadal, small talk, a general fact, or one it cannot answer."""
+    k = r.random()
+    if k < .25:
+        q, a, t = general(r)
+    elif k < .35:
+        q, a, t = unknown(r)
+    else:
+        q, a, t = r.choice(HADAL if k < .77 else TALK)
+        q = r.choice(q)
+    return casual(r, q), a, t

@@ -176,3 +176,158 @@ void swiglu_bwd(long M, int I, cf g, cf u, cf w, cf dh, float L, float *dg, floa
         dw[m] = t;
     }
 }
+
+/* ---- RMS norm over rows of D, optional weight */
+void norm_fwd(long N, int D, cf x, cf w, float eps, float *rr, float *y)
+{
+    #pragma omp parallel for schedule(static)
+    for (long n = 0; n < N; n++) {
+        cf a = x + n * D; float s = 0, *o = y + n * D;
+        for (int i = 0; i < D; i++) s += a[i] * a[i];
+        float r = rr[n] = 1 / sqrtf(s / D + eps);
+        if (w) for (int i = 0; i < D; i++) o[i] = a[i] * r * w[i];
+        else for (int i = 0; i < D; i++) o[i] = a[i] * r;
+    }
+}
+
+void norm_bwd(long N, int D, cf x, cf w, cf rr, cf dy, float *dx, float *dw)
+{
+    if (dw) memset(dw, 0, D * sizeof *dw);
+    for (long n = 0; n < N; n++) {
+        cf a = x + n * D, g = dy + n * D; float s = 0, r = rr[n], *o = dx + n * D;
+        if (w) {
+            for (int i = 0; i < D; i++) { s += g[i] * w[i] * a[i]; dw[i] += g[i] * a[i] * r; }
+            s *= r * r / D;
+            for (int i = 0; i < D; i++) o[i] = r * (g[i] * w[i] - a[i] * s);
+        } else {
+            for (int i = 0; i < D; i++) s += g[i] * a[i];
+            s *= r * r / D;
+            for (int i = 0; i < D; i++) o[i] = r * (g[i] - a[i] * s);
+        }
+    }
+}
+
+/* rotate the pairs of the last rd of hd values; sign -1 turns back */
+static void turn(int hd, int rd, cf x, cf co, cf si, float sign, float k, float *y)
+{
+    for (int i = 0; i < hd - rd; i++) y[i] = x[i] * k;
+    x += hd - rd; y += hd - rd;
+    for (int i = 0; i < rd / 2; i++) {
+        float u = x[2 * i] * k, v = x[2 * i + 1] * k, c = co[i], s = si[i] * sign;
+        y[2 * i] = u * c - v * s; y[2 * i + 1] = u * s + v * c;
+    }
+}
+
+/* x, y [R, T, hd] */
+void rope_rows(long R, int T, int hd, int rd, cf x, cf co, cf si, float sign, float *y)
+{
+    #pragma omp parallel for schedule(static)
+    for (long n = 0; n < R * T; n++)
+        turn(hd, rd, x + n * hd, co + n % T * (rd / 2), si + n % T * (rd / 2), sign, 1, y + n * hd);
+}
+
+/* Queries: x [B, T, H, hd] -> unit RMS per head, rotated, times scale, laid out in chunks q [B, T/C, H, C, hd]; rr [B, T, H] */
+void q_fwd(int B, int T, int H, int hd, int rd, int C, cf x, cf co, cf si, float eps, float scale, float *rr, float *q)
+{
+    #pragma omp parallel for schedule(static)
+    for (long n = 0; n < (long)B * T; n++) {
+        long b = n / T, t = n % T;
+        for (int h = 0; h < H; h++) {
+            cf a = x + (n * H + h) * hd; float s = 0;
+            for (int i = 0; i < hd; i++) s += a[i] * a[i];
+            s = rr[n * H + h] = 1 / sqrtf(s / hd + eps);
+            turn(hd, rd, a, co + t * (rd / 2), si + t * (rd / 2), 1, s * scale, q + (((b * (T / C) + t / C) * H + h) * C + t % C) * hd);
+        }
+    }
+}
+
+void q_bwd(int B, int T, int H, int hd, int rd, int C, cf x, cf co, cf si, float scale, cf rr, cf dq, float *dx)
+{
+    #pragma omp parallel for schedule(static)
+    for (long n = 0; n < (long)B * T; n++) {
+        long b = n / T, t = n % T;
+        for (int h = 0; h < H; h++) {
+            cf a = x + (n * H + h) * hd; float s = 0, r = rr[n * H + h], *g = dx + (n * H + h) * hd;
+            turn(hd, rd, dq + (((b * (T / C) + t / C) * H + h) * C + t % C) * hd, co + t * (rd / 2), si + t * (rd / 2), -1, scale, g);
+            for (int i = 0; i < hd; i++) s += a[i] * g[i];
+            s *= r * r / hd;
+            for (int i = 0; i < hd; i++) g[i] = r * (g[i] - a[i] * s);
+        }
+    }
+}
+
+/* Attention output: o [B, T/C, H, C, hd] turned back -> y [G, B*T, H/G*hd]; the other way (sign 1) is its gradient */
+void o_fwd(int B, int T, int H, int hd, int rd, int C, int G, cf o, cf co, cf si, float *y)
+{
+    #pragma omp parallel for schedule(static)
+    for (long n = 0; n < (long)B * T; n++) {
+        long b = n / T, t = n % T;
+        for (int h = 0; h < H; h++)
+            turn(hd, rd, o + (((b * (T / C) + t / C) * H + h) * C + t % C) * hd, co + t * (rd / 2), si + t * (rd / 2), -1, 1,
+                 y + ((h / (H / G) * (long)B * T + n) * (H / G) + h % (H / G)) * hd);
+    }
+}
+
+void o_bwd(int B, int T, int H, int hd, int rd, int C, int G, cf dy, cf co, cf si, float *o)
+{
+    #pragma omp parallel for schedule(static)
+    for (long n = 0; n < (long)B * T; n++) {
+        long b = n / T, t = n % T;
+        for (int h = 0; h < H; h++)
+            turn(hd, rd, dy + ((h / (H / G) * (long)B * T + n) * (H / G) + h % (H / G)) * hd, co + t * (rd / 2), si + t * (rd / 2), 1, 1,
+                 o + (((b * (T / C) + t / C) * H + h) * C + t % C) * hd);
+    }
+}
+
+/* Pooling of the compressors.  kv, sc [B, n, R, k*d], ape [R, k*d] -> e [B, n, d]; k = 2 (overlapping, R = 4) or 1.
+   pool_slot: address offset of slot s of entry g, or -1 for the missing window before the first. */
+static long pool_slot(long b, long g, int n, int R, int d, int k, int s)
+{
+    if (k == 1) return ((b * n + g) * R + s) * d;
+    if (s >= R) return ((b * n + g) * R + s - R) * 2 * d + d;
+    return g ? ((b * n + g - 1) * R + s) * 2 * d : -1;
+}
+
+void pool_fwd(int B, int n, int R, int d, int k, cf kv, cf sc, cf ape, float *e, float *tmp)
+{
+    for (long b = 0; b < B; b++) for (long g = 0; g < n; g++) {
+        float *mx = tmp, *den = tmp + d, *out = e + (b * n + g) * d;
+        for (int i = 0; i < d; i++) mx[i] = -1e30f, den[i] = 0, out[i] = 0;
+        for (int s = 0; s < k * R; s++) {
+            long a = pool_slot(b, g, n, R, d, k, s); if (a < 0) continue;
+            cf z = sc + a, p = ape + (k == 1 ? (long)s * d : s >= R ? (long)(s - R) * 2 * d + d : (long)s * 2 * d);
+            for (int i = 0; i < d; i++) { float v = z[i] + p[i]; mx[i] = v > mx[i] ? v : mx[i]; }
+        }
+        for (int s = 0; s < k * R; s++) {
+            long a = pool_slot(b, g, n, R, d, k, s); if (a < 0) continue;
+            cf z = sc + a, v = kv + a, p = ape + (k == 1 ? (long)s * d : s >= R ? (long)(s - R) * 2 * d + d : (long)s * 2 * d);
+            for (int i = 0; i < d; i++) { float w = expf(z[i] + p[i] - mx[i]); den[i] += w; out[i] += w * v[i]; }
+        }
+        for (int i = 0; i < d; i++) out[i] /= den[i];
+    }
+}
+
+/* dkv, dsc are zero on entry (the last window's first half is used by nobody) */
+void pool_bwd(int B, int n, int R, int d, int k, cf kv, cf sc, cf ape, cf e, cf de, float *dkv, float *dsc, float *tmp)
+{
+    for (long b = 0; b < B; b++) for (long g = 0; g < n; g++) {
+        float *mx = tmp, *den = tmp + d; cf y = e + (b * n + g) * d, gr = de + (b * n + g) * d;
+        for (int i = 0; i < d; i++) mx[i] = -1e30f, den[i] = 0;
+        for (int s = 0; s < k * R; s++) {
+            long a = pool_slot(b, g, n, R, d, k, s); if (a < 0) continue;
+            cf z = sc + a, p = ape + (k == 1 ? (long)s * d : s >= R ? (long)(s - R) * 2 * d + d : (long)s * 2 * d);
+            for (int i = 0; i < d; i++) { float v = z[i] + p[i]; mx[i] = v > mx[i] ? v : mx[i]; }
+        }
+        for (int s = 0; s < k * R; s++) {
+            long a = pool_slot(b, g, n, R, d, k, s); if (a < 0) continue;
+            cf z = sc + a, p = ape + (k == 1 ? (long)s * d : s >= R ? (long)(s - R) * 2 * d + d : (long)s * 2 * d);
+            float *w = dsc + a;
+            for (int i = 0; i < d; i++) den[i] += w[i] = expf(z[i] + p[i] - mx[i]);
+        }
+        for (int s = 0; s < k * R; s++) {
+            long a = pool_slot(b, g, n, R, d, k, s); if (a < 0) continue;
+            cf v = kv + a; float *w = dsc + a, *u = dkv + a;
+            for (int i = 0; i < d; i++) { float p = w[i] / den[i] * gr[i]; u[i] = p; w[i] = p * (v[i] - y[i]); }
+        }
+    }
+}

@@ -90,3 +90,102 @@ def swiglu_back(g, u, w, dh, L):
     s = torch.sigmoid(gc)
     v = dh * w[:, None]
     return v * uc * s * (1 + gc * (1 - s)) * (g < L), v * gc * s * (u.abs() < L), (dh * gc * s * uc).sum(1)
+
+
+class RMS(torch.autograd.Function):
+    """x / rms(x) * w over the last axis; w may be None"""
+    @staticmethod
+    def forward(ctx, x, w, eps):
+        x = x.contiguous()
+        D, N = x.shape[-1], x.numel() // x.shape[-1]
+        rr, y = x.new_empty(N), torch.empty_like(x)
+        _lib.norm_fwd(Lo(N), In(D), *P(x), P(w)[0] if w is not None else None, Fl(eps), *P(rr, y))
+        ctx.save_for_backward(x, w, rr)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w, rr = ctx.saved_tensors
+        D, g, dx = x.shape[-1], g.contiguous(), torch.empty_like(x)
+        dw = torch.empty_like(w) if w is not None else None
+        _lib.norm_bwd(Lo(x.numel() // D), In(D), *P(x), P(w)[0] if w is not None else None, *P(rr, g, dx), P(dw)[0] if w is not None else None)
+        return dx, dw, None
+
+
+class Rope(torch.autograd.Function):
+    """x [..., T, hd], tables [T, rd/2]"""
+    @staticmethod
+    def run(x, co, si, sign):
+        x = x.contiguous()
+        T, hd, y = x.shape[-2], x.shape[-1], torch.empty_like(x)
+        _lib.rope_rows(Lo(x.numel() // (T * hd)), In(T), In(hd), In(2 * co.shape[1]), *P(x, co, si), Fl(sign), *P(y))
+        return y
+
+    @staticmethod
+    def forward(ctx, x, co, si, sign):
+        ctx.save_for_backward(co, si)
+        ctx.sign = sign
+        return Rope.run(x, co, si, sign)
+
+    @staticmethod
+    def backward(ctx, g):
+        return Rope.run(g, *ctx.saved_tensors, -ctx.sign), None, None, None
+
+
+class Queries(torch.autograd.Function):
+    """wq_b output [B, T, H, hd] -> normed per head, rotated, scaled, in chunks [B, T/C, H, C, hd]"""
+    @staticmethod
+    def forward(ctx, x, co, si, eps, scale, C):
+        x = x.contiguous()
+        B, T, H, hd = x.shape
+        rr, q = x.new_empty(B * T * H), x.new_empty(B, T // C, H, C, hd)
+        _lib.q_fwd(In(B), In(T), In(H), In(hd), In(2 * co.shape[1]), In(C), *P(x, co, si), Fl(eps), Fl(scale), *P(rr, q))
+        ctx.save_for_backward(x, co, si, rr)
+        ctx.k = scale, C
+        return q
+
+    @staticmethod
+    def backward(ctx, g):
+        x, co, si, rr = ctx.saved_tensors
+        (B, T, H, hd), (scale, C), g, dx = x.shape, ctx.k, g.contiguous(), torch.empty_like(x)
+        _lib.q_bwd(In(B), In(T), In(H), In(hd), In(2 * co.shape[1]), In(C), *P(x, co, si), Fl(scale), *P(rr, g, dx))
+        return dx, None, None, None, None, None
+
+
+class Outputs(torch.autograd.Function):
+    """attention output in chunks [B, nc, H, C, hd] -> rotated back, by output group [G, B*T, H/G*hd]"""
+    @staticmethod
+    def forward(ctx, o, co, si, G):
+        o = o.contiguous()
+        B, nc, H, C, hd = ctx.shape = o.shape
+        ctx.G, y = G, o.new_empty(G, B * nc * C, H // G * hd)
+        ctx.save_for_backward(co, si)
+        _lib.o_fwd(In(B), In(nc * C), In(H), In(hd), In(2 * co.shape[1]), In(C), In(G), *P(o, co, si, y))
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        (co, si), (B, nc, H, C, hd), g = ctx.saved_tensors, ctx.shape, g.contiguous()
+        o = g.new_empty(ctx.shape)
+        _lib.o_bwd(In(B), In(nc * C), In(H), In(hd), In(2 * co.shape[1]), In(C), In(ctx.G), *P(g, co, si, o))
+        return o, None, None, None
+
+
+class Pool(torch.autograd.Function):
+    """kv, sc [B, n, R, k*d], ape [R, k*d] -> gated pool [B, n, d]; k = 2 overlaps with the window before"""
+    @staticmethod
+    def forward(ctx, kv, sc, ape, d):
+        kv, sc = kv.contiguous(), sc.contiguous()
+        B, n, R, kd = kv.shape
+        e, tmp = kv.new_empty(B, n, d), kv.new_empty(2 * d)
+        _lib.pool_fwd(In(B), In(n), In(R), In(d), In(kd // d), *P(kv, sc, ape, e, tmp))
+        ctx.save_for_backward(kv, sc, ape, e)
+        return e
+
+    @staticmethod
+    def backward(ctx, g):
+        kv, sc, ape, e = ctx.saved_tensors
+        (B, n, R, kd), d, g = kv.shape, e.shape[-1], g.contiguous()
+        dkv, dsc, tmp = torch.zeros_like(kv), torch.zeros_like(sc), kv.new_empty(2 * d)
+        _lib.pool_bwd(In(B), In(n), In(R), In(d), In(kd // d), *P(kv, sc, ape, e, g, dkv, dsc, tmp))
+        return dkv, dsc, dsc.sum((0, 1)), None

@@ -42,7 +42,12 @@ def linear(x, w): return F.linear(x, w)
 
 
 # ---------------------------------------------------------------- small functions
+def fast(x): return FAST and not x.is_cuda and x.dtype == torch.float32 and kernels.available()
+
+
 def rms(x, w, eps):
+    if fast(x):
+        return kernels.RMS.apply(x, w, eps)
     y = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
     return y if w is None else w * y
 
@@ -68,6 +73,8 @@ def rope_table(pos, f):
 def rope(x, tab, inverse=False):
     """x [..., T, dim]; rotates interleaved pairs of the last rd dims."""
     co, si = tab
+    if fast(x):
+        return kernels.Rope.apply(x, co.contiguous(), si.contiguous(), -1. if inverse else 1.)
     rd = 2 * co.shape[-1]
     if inverse:
         si = -si
@@ -96,9 +103,9 @@ def sinkhorn(C, iters, eps):
 # ---------------------------------------------------------------- modules
 class Attend(torch.autograd.Function):
     """Softmax attention with a sink over the window rows kv [B, T, hd] and compressed entries ent [B, n, hd] (or None).
-    q [B, H, T, hd] is already scaled; m2 is the additive mask of the entries [1 or B, T, n].  Returns o like q and the
-    probabilities of the entries summed over the heads [B, T, n] (no gradient).  Queries go in chunks of C with the W + C
-    rows they can see.  Written out because autograd's slices and concatenations cost more than the products on a CPU."""
+    q [B, T/C, H, C, hd] is already scaled; m2 is the additive mask of the entries [1 or B, T, n].  Returns o like q and
+    the probabilities of the entries summed over the heads [B, T, n] (no gradient).  Queries go in chunks of C with the
+    W + C rows they can see.  Written out because autograd's slices and concatenations cost more than the products on a CPU."""
     @staticmethod
     def windows(kv, C, W):
         B, T, hd = kv.shape
@@ -106,10 +113,10 @@ class Attend(torch.autograd.Function):
         return p.as_strided((B, T // C, W + C, hd), (p.stride(0), C * hd, hd, 1)).reshape(B * (T // C), W + C, hd)
 
     @staticmethod
-    def forward(ctx, q, kv, ent, sink, m2, W, C):
-        B, H, T, hd = q.shape
-        nc = T // C
-        qc = q.view(B, H, nc, C, hd).transpose(1, 2).reshape(B * nc, H * C, hd)
+    def forward(ctx, q, kv, ent, sink, m2, W):
+        B, nc, H, C, hd = q.shape
+        T = nc * C
+        qc = q.reshape(B * nc, H * C, hd)
         kc = Attend.windows(kv, C, W)
         i, j = torch.arange(C, device=q.device)[:, None], torch.arange(W + C, device=q.device)[None] - W
         m = torch.zeros(nc, 1, C, W + C, device=q.device).masked_fill((j > i) | (j <= i - W), -1e4)
@@ -139,14 +146,14 @@ class Attend(torch.autograd.Function):
         ctx.dims = B, H, T, hd, W, C
         ctx.save_for_backward(qc, kc, ent, p1, p2, ps, o)
         ctx.mark_non_differentiable(out)
-        return o.view(B, nc, H, C, hd).transpose(1, 2).reshape(B, H, T, hd), out
+        return o.view(B, nc, H, C, hd), out
 
     @staticmethod
     def backward(ctx, g, _):
         qc, kc, ent, p1, p2, ps, o = ctx.saved_tensors
         B, H, T, hd, W, C = ctx.dims
         nc = T // C
-        g = g.view(B, H, nc, C, hd).transpose(1, 2).reshape(B * nc, H * C, hd)
+        g = g.reshape(B * nc, H * C, hd)
         delta = (g * o).sum(-1).view(B, nc, H, C, 1)
         dsink = -(ps * delta).sum((0, 1, 3, 4))
         d1 = torch.bmm(g, kc.transpose(1, 2)).view_as(p1).sub_(delta).mul_(p1).view(B * nc, H * C, -1)
@@ -161,8 +168,7 @@ class Attend(torch.autograd.Function):
             d2 = torch.bmm(gb, ent.transpose(1, 2)).view_as(p2).sub_(delta).mul_(p2).view(B, nc * H * C, -1)
             dq.view(B, -1, hd).baddbmm_(d2, ent)
             de = torch.bmm(d2.transpose(1, 2), qb).baddbmm_(p2.view_as(d2).transpose(1, 2), gb)
-        dq = dq.view(B, nc, H, C, hd).transpose(1, 2).reshape(B, H, T, hd)
-        return dq, dkv[:, W // C:].reshape(B, T, hd), de, dsink, None, None, None
+        return dq.view(B, nc, H, C, hd), dkv[:, W // C:].reshape(B, T, hd), de, dsink, None, None
 
 
 class HC(nn.Module):
@@ -270,8 +276,11 @@ class Compressor(nn.Module):
         B, T, R, d = a.shape[0], a.shape[1], self.ratio, self.dim
         n = T // R
         a = a[:, :n * R]
-        kv = self.wkv(a).view(B, n, R, -1)
-        sc = self.wgate(a).view(B, n, R, -1) + self.ape
+        kv, sc = self.wkv(a).view(B, n, R, -1), self.wgate(a).view(B, n, R, -1)
+        if fast(kv):
+            e = self.norm(kernels.Pool.apply(kv, sc, self.ape, d))
+            return rope(e, (tab[0][:n * R:R], tab[1][:n * R:R]))
+        sc = sc + self.ape
         if R == 4:                                        # previous window's first half, then own second half
             kv = torch.cat([F.pad(kv[:, :-1, :, :d], (0, 0, 0, 0, 1, 0)), kv[..., d:]], 2)
             sc = torch.cat([F.pad(sc[:, :-1, :, :d], (0, 0, 0, 0, 1, 0), value=-1e30), sc[..., d:]], 2)
@@ -325,8 +334,8 @@ class Attention(nn.Module):
         c, r, (B, T, D) = self.c, self.ratio, a.shape
         H, hd, W = c.num_attention_heads, c.head_dim, ctx.window or c.sliding_window
         qa = self.q_norm(self.wq_a(a))
-        q = rms(self.wq_b(qa).view(B, T, H, hd), None, c.rms_norm_eps).transpose(1, 2)
-        q = rope(q, tab) * hd ** -.5
+        C = math.gcd(CHUNK, math.gcd(W, T))
+        q = self.queries(self.wq_b(qa).view(B, T, H, hd), tab, C)
         kv = rope(self.kv_norm(self.wkv(a)), tab)
         if self.Q and self.Q.kv:
             kv = self.Q.kv_sim(kv, c.qk_rope_head_dim)
@@ -345,14 +354,28 @@ class Attention(nn.Module):
                     k = isc.masked_fill(~vis, -1e30).topk(ctx.topk(c), -1).indices
                     keep = torch.zeros(B, T, n, dtype=torch.bool, device=a.device).scatter_(2, k, True) & vis
                 m2 = torch.zeros(B, T, n, device=a.device).masked_fill(~keep, -1e4)
-        o, pc = Attend.apply(q, kv, ent, self.attn_sink, m2, W, math.gcd(CHUNK, math.gcd(W, T)))
+        o, pc = Attend.apply(q, kv, ent, self.attn_sink, m2, W)
         if r == 4 and ctx.distill > 0:
             ctx.index_losses.append(self.index_loss(a, qa, tab, pc, vis if keep is None else keep, ctx))
-        o = rope(o, tab, inverse=True)
         G = c.o_groups
-        o = o.view(B, G, H // G, T, hd).permute(1, 0, 3, 2, 4).reshape(G, B * T, -1)
-        low = torch.bmm(o, self.wo_a.w().view(G, c.o_lora_rank, -1).transpose(1, 2))
+        low = torch.bmm(self.outputs(o, tab, G), self.wo_a.w().view(G, c.o_lora_rank, -1).transpose(1, 2))
         return self.wo_b(low.transpose(0, 1).reshape(B, T, -1))
+
+    def queries(self, x, tab, C):
+        """[B, T, H, hd] -> unit RMS per head, rotated, scaled, in chunks [B, T/C, H, C, hd]"""
+        B, T, H, hd = x.shape
+        if fast(x):
+            return kernels.Queries.apply(x, *tab, self.c.rms_norm_eps, hd ** -.5, C)
+        q = rope(rms(x, None, self.c.rms_norm_eps).transpose(1, 2), tab) * hd ** -.5
+        return q.view(B, H, T // C, C, hd).transpose(1, 2)
+
+    def outputs(self, o, tab, G):
+        """[B, nc, H, C, hd] -> rotated back, by output group [G, B*T, H/G*hd]"""
+        if fast(o):
+            return kernels.Outputs.apply(o, *tab, G)
+        B, nc, H, C, hd = o.shape
+        o = rope(o.transpose(1, 2).reshape(B, H, nc * C, hd), tab, inverse=True)
+        return o.view(B, G, H // G, nc * C, hd).permute(1, 0, 3, 2, 4).reshape(G, B * nc * C, -1)
 
     def index_loss(self, a, qa, tab, pc, vis, ctx):
         """KL(attention mass over the compressed entries, summed over heads || softmax of index scores), on a random

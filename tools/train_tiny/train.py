@@ -135,7 +135,7 @@ def stage_at(cfg, frac):
     return cfg['stages'][-1]
 
 
-def level_of(s): return data.Level(needle=tuple(s['needle']), keys=tuple(s['keys']), asks=s['asks'], rounds=s['rounds'])
+def level_of(s): return data.Level(needle=tuple(s['needle']), keys=tuple(s['keys']), asks=s['asks'], rounds=s['rounds'], rename=s.get('rename', 0.))
 
 
 def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
@@ -189,20 +189,24 @@ def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
         ctx = Run(distill=cfg['distill'] if frac >= cfg['distill_from'] else 0., select=frac >= cfg['select_from'])
         X, tab = m.streams(x, ctx)
         lg = m.logits(X, rows)
-        loss = F.cross_entropy(lg, tgt)
-        total = loss
+        plain = (kind[rows] == -1) | (kind[rows] == names.index('prose'))
+        weight = torch.where(plain, s.get('plain_weight', cfg['plain_weight']), 1.)    # text nobody can foresee must not drown the skills
+        weight = weight / weight.sum()
+        total = loss = (F.cross_entropy(lg, tgt, reduction='none') * weight).sum()
         if frac >= cfg['mtp_from']:
             t2 = torch.cat([x[:, 2:], x.new_full((len(x), 2), 2)], 1).flatten()[rows]
-            ml = F.cross_entropy(m.mtp_logits(m.mtp_streams(X, x, tab), rows), t2)
+            ml = (F.cross_entropy(m.mtp_logits(m.mtp_streams(X, x, tab), rows), t2, reduction='none') * weight).sum()
             total = total + cfg['mtp'] * ml
-            acc.setdefault('mtp', []).append(float(ml))
+            acc.setdefault('mtp', []).append(ml.item())
         if ctx.index_losses:
             il = sum(ctx.index_losses) / len(ctx.index_losses)
             total = total + il
-            acc.setdefault('index', []).append(float(il))
+            acc.setdefault('index', []).append(il.item())
         total.backward()
         lr = min(1, (st['step'] + 1) / cfg['warmup']) * min(1, max((1 - frac) / cfg['decay'], .01))
+        tu = time.time()
         gn = sh.update(rank, wait, lr, cfg, st['step'])
+        acc.setdefault('update', []).append(time.time() - tu)
         # balance: both workers' loads, the bias is shared
         ctl['load'][rank] = torch.stack([b.ffn.load for b in m.scored])
         for b in m.scored:
@@ -220,12 +224,13 @@ def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
         dt = time.time() - t
         st['seconds'] += dt
         if rank:
+            acc.clear()
             continue
         k = kind[rows]
         ok = lg.argmax(-1) == tgt
         for i in range(len(names)):
             hit[i] += torch.tensor([float(ok[k == i].sum()), float((k == i).sum())])
-        acc.setdefault('loss', []).append(float(loss))
+        acc.setdefault('loss', []).append(loss.item())
         acc.setdefault('rate', []).append(x.numel() * len(sh.grads) / dt)
         print(f'\r{frac:6.1%} step {st["step"]} {st["tokens"] / 1e6:.2f} M tokens loss {np.mean(acc["loss"][-20:]):.3f} gn {gn:.2f} {np.mean(acc["rate"][-20:]):.0f} tok/s ', end='', file=sys.stderr, flush=True)
         if time.time() - tlog > cfg['log_seconds']:
