@@ -51,30 +51,35 @@ static int admit_waiting(struct engine *e)
     return n_before;
 }
 
-/* From here on the job belongs to its consumer. */
-static void retire(struct engine *e, struct job *j)
+static void count_states(struct engine *e)
 {
+    e->stats.n_running = e->n_running;
+    e->stats.n_kept = e->n_kept;
+    e->stats.kept_tokens = 0;
+    for (int i = 0; i < e->n_kept; i++)
+        e->stats.kept_tokens += (int64_t)e->kept[i].tokens.n;
+}
+
+static void retire(struct engine *e, int i)
+{
+    struct job *j = e->running[i];
+    e->n_running--;
+    memmove(&e->running[i], &e->running[i + 1], (size_t)(e->n_running - i) * sizeof *e->running);
     kept_put(e, j);
     pthread_mutex_lock(&e->mutex);
-    j->retired = true;
-    bool released = j->released;
     e->stats.reused_tokens += (uint64_t)generation_usage(j->gen)->reused_tokens;
+    count_states(e);
     pthread_mutex_unlock(&e->mutex);
-    if (released)
-        job_free(j);
+    job_retire(j);
 }
 
 static void retire_finished(struct engine *e)
 {
-    int n = 0;
-    for (int i = 0; i < e->n_running; i++) {
-        struct job *j = e->running[i];
-        if (generation_finish(j->gen) == FINISH_NONE)
-            e->running[n++] = j;
+    for (int i = 0; i < e->n_running;)
+        if (generation_finish(e->running[i]->gen) == FINISH_NONE)
+            i++;
         else
-            retire(e, j);
-    }
-    e->n_running = n;
+            retire(e, i);
 }
 
 static bool is_cancelled(struct job *j)
@@ -91,15 +96,6 @@ static void end_cancelled(struct engine *e)
         if (is_cancelled(e->running[i]))
             generation_end(e->running[i]->gen, FINISH_CANCELLED, "");
     retire_finished(e);
-}
-
-static void count_states(struct engine *e)
-{
-    e->stats.n_running = e->n_running;
-    e->stats.n_kept = e->n_kept;
-    e->stats.kept_tokens = 0;
-    for (int i = 0; i < e->n_kept; i++)
-        e->stats.kept_tokens += (int64_t)e->kept[i].tokens.n;
 }
 
 /* Waits for work; false when the engine closes and nothing is left. */

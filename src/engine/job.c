@@ -26,32 +26,59 @@ static void call_notify(struct job *j)
     pthread_mutex_unlock(&j->engine->mutex);
 }
 
-void job_push(struct job *j, const struct gen_event *ev)
+static struct queued_event *copy_event(const struct gen_event *ev)
 {
-    struct engine *e = j->engine;
     struct queued_event *q = xcalloc(1, sizeof *q + ev->n + 1);
     q->ev = *ev;
     if (ev->n > 0)
         memcpy(q->text, ev->text, ev->n);
     q->ev.text = q->text;
-    pthread_mutex_lock(&e->mutex);
-    bool wanted = !j->released && !merge_progress(j, ev);
-    if (wanted) {
-        *(j->tail == NULL ? &j->head : &j->tail->next) = q;
-        j->tail = q;
-        pthread_cond_broadcast(&j->more);
-    }
-    bool notify = j->notifying = wanted && j->notify != NULL;
-    pthread_mutex_unlock(&e->mutex);
-    if (!wanted)
+    return q;
+}
+
+/* With the mutex held; takes q over. True when the consumer is to be notified. */
+static bool append(struct job *j, struct queued_event *q)
+{
+    if (j->released || merge_progress(j, &q->ev)) {
         free(q);
+        return false;
+    }
+    *(j->tail == NULL ? &j->head : &j->tail->next) = q;
+    j->tail = q;
+    pthread_cond_broadcast(&j->more);
+    return j->notifying = j->notify != NULL;
+}
+
+void job_push(struct job *j, const struct gen_event *ev)
+{
+    struct queued_event *q = copy_event(ev);
+    pthread_mutex_lock(&j->engine->mutex);
+    bool notify = append(j, q);
+    pthread_mutex_unlock(&j->engine->mutex);
     if (notify)
         call_notify(j);
 }
 
 void job_on_event(void *job, const struct gen_event *ev)
 {
-    job_push(job, ev);
+    struct job *j = job;
+    if (ev->kind == GEN_END)
+        j->end = copy_event(ev);
+    else
+        job_push(j, ev);
+}
+
+void job_retire(struct job *j)
+{
+    pthread_mutex_lock(&j->engine->mutex);
+    bool notify = append(j, j->end), released = j->released;
+    j->end = NULL;
+    j->retired = true;
+    pthread_mutex_unlock(&j->engine->mutex);
+    if (notify)
+        call_notify(j);
+    if (released) /* otherwise the consumer frees it */
+        job_free(j);
 }
 
 void job_free(struct job *j)
@@ -63,6 +90,7 @@ void job_free(struct job *j)
         free(q);
     }
     free(j->taken);
+    free(j->end);
     pthread_cond_destroy(&j->more);
     generation_close(&j->gen);
     ids_free(&j->tokens);

@@ -26,6 +26,7 @@ struct job {
     uint64_t submit_ns, start_ns, first_ns;
     void (*notify)(void *arg);
     void *arg;
+    struct queued_event *end; /* GEN_END waits until the job's sequence is given back */
     struct job *next;   /* in the engine's waiting list */
 
     /* guarded */
@@ -74,6 +75,7 @@ struct engine {
 /* job.c */
 void job_push(struct job *j, const struct gen_event *ev); /* copies; wakes the consumer */
 void job_on_event(void *job, const struct gen_event *ev);
+void job_retire(struct job *j); /* gives the end event out; from here on the job belongs to its consumer */
 void job_free(struct job *j);
 
 /* kept.c */
