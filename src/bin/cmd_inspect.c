@@ -191,13 +191,14 @@ int cmd_inspect(int argc, char **argv)
         {0},
     };
     bool tensors = false, json = false;
+    opterr = 0;
     for (int o; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (o == 'h') {
             print_help();
             return EXIT_DONE;
         }
         if (o == '?')
-            return usage_error("inspect", "wrong option");
+            return usage_error("inspect", "option %s is not known or lacks its value", argv[optind - 1]);
         tensors |= o == 't';
         json |= o == 'j';
     }

@@ -106,13 +106,14 @@ int cmd_synth(int argc, char **argv)
     const char *dir = NULL;
     bool shape_given = false;
     int n_threads = 0;
+    opterr = 0;
     for (int o; (o = getopt_long(argc, argv, "o:h", options, NULL)) != -1;) {
         if (o == 'h') {
             print_help();
             return EXIT_DONE;
         }
         if (o == '?')
-            return usage_error("synth", "wrong option");
+            return usage_error("synth", "option %s is not known or lacks its value", argv[optind - 1]);
         shape_given |= o == 's';
         if (o == 'o') {
             dir = optarg;
