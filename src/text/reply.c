@@ -276,16 +276,17 @@ static void put_value(struct reply_parser *p, const char *text, size_t n)
     keep_raw(p, n);
 }
 
-/* A value that is JSON goes out as the model wrote it. */
+/* A value that is JSON goes out as the model wrote it; around it comes one more level. */
 static void end_value(struct reply_parser *p)
 {
     if (p->state == IN_VALUE) {
         const char *text = p->value.len != 0 ? p->value.data : "";
         json_t *v = json_load_exact(text, p->value.len, "value", false, NULL);
-        if (v != NULL) {
+        bool is_json = v != NULL && !json_depth_over(v, JSON_DEPTH_MAX - 1);
+        json_decref(v);
+        if (is_json) {
             set_kind(p, REPLY_TOOL_ARGS);
             buf_add(&p->piece, text, p->value.len);
-            json_decref(v);
             p->state = IN_CALL;
             return;
         }
