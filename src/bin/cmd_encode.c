@@ -231,13 +231,14 @@ int cmd_encode(int argc, char **argv)
         {NULL, 0, NULL, 0},
     };
     struct encode_job job = {0};
+    opterr = 0;
     for (int opt; (opt = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (opt == 'h') {
             fputs(help, stdout);
             return EXIT_DONE;
         }
-        if (opt == '?' || opt == ':')
-            return EXIT_USAGE;
+        if (opt == '?')
+            return usage_error("encode", "'%s' is unknown or lacks its value", argv[optind - 1]);
         if (!take_option(&job, opt, optarg))
             return usage_error("encode", "'%s' is not a value that this option takes", optarg);
     }

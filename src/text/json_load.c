@@ -308,7 +308,7 @@ static json_t *load_value(struct loader *l, int depth)
         return load_text(l) ? json_stringn_nocheck(l->scratch.len ? l->scratch.data : "", l->scratch.len) : NULL;
     if (depth == JSON_DEPTH_MAX) {
         err_set(l->e, HD_EUNSUPPORTED, "%s: byte %zu: nested deeper than %d levels", l->name,
-                (size_t)(l->p - l->start), JSON_DEPTH_MAX);
+                (size_t)(l->p - 1 - l->start), JSON_DEPTH_MAX);
         return NULL;
     }
     return c == '[' ? load_array(l, depth + 1) : load_object(l, depth + 1);

@@ -17,7 +17,8 @@ static void encode(const json_t *request, const struct chat_options *o)
     struct chat_prompt p;
     struct err e = {0};
     const json_t *messages = json_is_array(request) ? request : json_object_get(request, "messages");
-    int rc = chat_encode(&p, messages, json_object_get(request, "tools"), json_object_get(request, "response_format"), o, &e);
+    int rc = chat_encode(&p, messages, json_object_get(request, "tools"), json_object_get(request, "response_format"),
+                         o, &e);
     require(rc == HD_OK || (rc == HD_EARG && e.msg[0] != '\0'));
     size_t at = 0;
     for (size_t i = 0; rc == HD_OK && i < p.n_spans; i++) {
@@ -43,7 +44,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     buf_free(&printed);
     buf_free(&again);
     for (int mode = 0; mode < 8; mode++) {
-        struct chat_options o = {.thinking = mode & 1, .keep_thinking = mode & 2, .effort = EFFORT_MAX,
+        struct chat_options o = {.thinking = mode & 1,
+                                 .keep_thinking = mode & 2,
+                                 .effort = EFFORT_MAX,
                                  .profile = mode & 4 ? CHAT_OFFICIAL : CHAT_PREVIEW};
         encode(request, &o);
     }

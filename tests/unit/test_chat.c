@@ -18,10 +18,12 @@
 #define OFF "</think>"
 #define D "｜DSML｜"
 #define CALL(name, params) "<" D "invoke name=\"" name "\">\n" params "\n</" D "invoke>"
-#define PARAM(key, is_string, value) "<" D "parameter name=\"" key "\" string=\"" is_string "\">" value "</" D "parameter>"
+#define PARAM(key, is_string, value)                                                                                   \
+    "<" D "parameter name=\"" key "\" string=\"" is_string "\">" value "</" D "parameter>"
 #define CALLS(calls) "\n\n<" D "tool_calls>\n" calls "\n</" D "tool_calls>"
 
-/* An encode request as the tests write it: messages, tools, response_format, thinking, effort, profile, keep, no_bos. */
+/* An encode request as the tests write it: messages, tools, response_format, thinking, effort, profile, keep, no_bos.
+ */
 static int encode(const char *request, struct chat_prompt *p, struct err *e)
 {
     json_t *r = json_load_exact(request, strlen(request), "request", false, e);
@@ -64,9 +66,11 @@ static void check_rules(const struct rule *rules, size_t n)
 
 #define SYS(text) "{\"role\":\"system\",\"content\":\"" text "\"}"
 #define USER(text) "{\"role\":\"user\",\"content\":\"" text "\"}"
-#define ASSIST(text, reasoning) "{\"role\":\"assistant\",\"content\":\"" text "\",\"reasoning_content\":\"" reasoning "\"}"
+#define ASSIST(text, reasoning)                                                                                        \
+    "{\"role\":\"assistant\",\"content\":\"" text "\",\"reasoning_content\":\"" reasoning "\"}"
 #define ASSIST_CALLS(calls) "{\"role\":\"assistant\",\"tool_calls\":[" calls "]}"
-#define FUNC(id, name, args) "{\"id\":\"" id "\",\"type\":\"function\",\"function\":{\"name\":\"" name "\",\"arguments\":" args "}}"
+#define FUNC(id, name, args)                                                                                           \
+    "{\"id\":\"" id "\",\"type\":\"function\",\"function\":{\"name\":\"" name "\",\"arguments\":" args "}}"
 #define TOOL(id, text) "{\"role\":\"tool\",\"tool_call_id\":\"" id "\",\"content\":\"" text "\"}"
 #define CHAT(messages) "{\"messages\":[" messages "]}"
 #define THINK(messages) "{\"thinking\":true,\"messages\":[" messages "]}"
@@ -83,7 +87,10 @@ static void test_turns(void **state)
         {"null system", CHAT("{\"role\":\"system\",\"content\":null}," USER("hi")), B U "hi" A OFF, NULL},
         {"a last system message gets no header", CHAT(USER("a") "," ASSIST("b", "") "," SYS("S")),
          B U "a" A OFF "b" E "S", NULL},
-        {"a user message before it gets none either", CHAT(USER("a") "," SYS("S")), B U "a" "S", NULL},
+        {"a user message before it gets none either", CHAT(USER("a") "," SYS("S")),
+         B U "a"
+             "S",
+         NULL},
         {"system in mid conversation is bare", CHAT(USER("a") "," ASSIST("b", "") "," SYS("S") "," USER("c")),
          B U "a" A OFF "b" E "S" U "c" A OFF, NULL},
         {"begins with an assistant", CHAT(ASSIST("b", "r") "," USER("c")), B "b" E U "c" A OFF, NULL},
@@ -95,14 +102,18 @@ static void test_turns(void **state)
          B R "r" U "a" A OFF, NULL},
         {"reminder after the user", CHAT(USER("a") ",{\"role\":\"latest_reminder\",\"content\":\"r\"}"),
          B U "a" A OFF R "r", NULL},
-        {"null reminder", CHAT("{\"role\":\"latest_reminder\",\"content\":null}," USER("a")), B R "None" U "a" A OFF, NULL},
+        {"null reminder", CHAT("{\"role\":\"latest_reminder\",\"content\":null}," USER("a")), B R "None" U "a" A OFF,
+         NULL},
         {"user without content", CHAT("{\"role\":\"user\"}"), B U A OFF, NULL},
-        {"parts", CHAT("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"image_url\"},"
-                       "{\"type\":\"text\",\"text\":\"b\"}]}"),
+        {"parts",
+         CHAT("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"image_url\"},"
+              "{\"type\":\"text\",\"text\":\"b\"}]}"),
          B U "a\n\n[Unsupported image_url]\n\nb" A OFF, NULL},
         {"system parts", CHAT("{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"S\"}]}"), B "S", NULL},
-        {"wo_eos", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"wo_eos\":true}"), B U "a" A OFF "b", NULL},
-        {"prefix", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"prefix\":true}"), B U "a" A OFF "b", NULL},
+        {"wo_eos", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"wo_eos\":true}"), B U "a" A OFF "b",
+         NULL},
+        {"prefix", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"prefix\":true}"), B U "a" A OFF "b",
+         NULL},
         {"prefix false", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"prefix\":false}"),
          B U "a" A OFF "b" E, NULL},
         {"prefix with reasoning",
@@ -122,18 +133,23 @@ static void test_reasoning(void **state)
          B U "a" A OFF "b" E U "c" A OFF, NULL},
         {"earlier reasoning is dropped", THINK(USER("a") "," ASSIST("b", "r") "," USER("c")),
          B U "a" A OFF "b" E U "c" A ON, NULL},
-        {"reasoning after the last user stays", THINK(USER("a") "," ASSIST("b", "r")), B U "a" A ON "r" OFF "b" E, NULL},
-        {"missing reasoning", THINK(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\"}"), B U "a" A ON OFF "b" E, NULL},
-        {"kept when asked", "{\"thinking\":true,\"keep\":true,\"messages\":[" USER("a") "," ASSIST("b", "r") "," USER("c") "]}",
+        {"reasoning after the last user stays", THINK(USER("a") "," ASSIST("b", "r")), B U "a" A ON "r" OFF "b" E,
+         NULL},
+        {"missing reasoning", THINK(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\"}"), B U "a" A ON OFF "b" E,
+         NULL},
+        {"kept when asked",
+         "{\"thinking\":true,\"keep\":true,\"messages\":[" USER("a") "," ASSIST("b", "r") "," USER("c") "]}",
          B U "a" A ON "r" OFF "b" E U "c" A ON, NULL},
         {"a tool result is a user turn", THINK(USER("a") "," ASSIST("b", "r") "," TOOL("x", "t")),
          B U "a" A OFF "b" E U "<tool_result>t</tool_result>" A ON, NULL},
-        {"developer before the last user goes", THINK("{\"role\":\"developer\",\"content\":\"d\"}," ASSIST("b", "r") "," USER("c")),
-         B "b" E U "c" A ON, NULL},
+        {"developer before the last user goes",
+         THINK("{\"role\":\"developer\",\"content\":\"d\"}," ASSIST("b", "r") "," USER("c")), B "b" E U "c" A ON, NULL},
         {"an unknown role before it too", THINK("{\"role\":\"x\"}," USER("c")), B U "c" A ON, NULL},
-        {"chat mode keeps the developer", CHAT("{\"role\":\"developer\",\"content\":\"d\"}," ASSIST("b", "r") "," USER("c")),
+        {"chat mode keeps the developer",
+         CHAT("{\"role\":\"developer\",\"content\":\"d\"}," ASSIST("b", "r") "," USER("c")),
          B U "d" A OFF "b" E U "c" A OFF, NULL},
-        {"reminder stays", THINK("{\"role\":\"latest_reminder\",\"content\":\"r\"}," USER("a") "," ASSIST("b", "") "," USER("c")),
+        {"reminder stays",
+         THINK("{\"role\":\"latest_reminder\",\"content\":\"r\"}," USER("a") "," ASSIST("b", "") "," USER("c")),
          B R "r" U "a" A OFF "b" E U "c" A ON, NULL},
     };
     check_rules(rules, COUNT_OF(rules));
@@ -143,23 +159,43 @@ static void test_tasks(void **state)
 {
     (void)state;
     static const struct rule rules[] = {
-        {"action", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"action\"}"), B U "a" A OFF "<｜action｜>", NULL},
+        {"action", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"action\"}"), B U "a" A OFF "<｜action｜>",
+         NULL},
         {"action, thinking", THINK("{\"role\":\"user\",\"content\":\"a\",\"task\":\"action\"}"),
          B U "a" A ON "<｜action｜>", NULL},
-        {"query", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}"), B U "a" "<｜query｜>", NULL},
-        {"authority", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"authority\"}"), B U "a" "<｜authority｜>", NULL},
-        {"domain", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"domain\"}"), B U "a" "<｜domain｜>", NULL},
-        {"read_url", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"read_url\"}"), B U "a" "<｜read_url｜>", NULL},
+        {"query", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}"),
+         B U "a"
+             "<｜query｜>",
+         NULL},
+        {"authority", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"authority\"}"),
+         B U "a"
+             "<｜authority｜>",
+         NULL},
+        {"domain", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"domain\"}"),
+         B U "a"
+             "<｜domain｜>",
+         NULL},
+        {"read_url", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"read_url\"}"),
+         B U "a"
+             "<｜read_url｜>",
+         NULL},
         {"title", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"task\":\"title\"}"),
          B U "a" A OFF "b" E "<｜title｜>", NULL},
-        {"its answer has no thinking part", THINK("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}," ASSIST("b", "r")),
-         B U "a" "<｜query｜>" "b" E, NULL},
-        {"no task token where no answer follows", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}," USER("b")),
-         B U "a" U "b" A OFF, NULL},
-        {"a tool result joins a user with a task", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}," TOOL("x", "t")),
-         B U "a\n\n<tool_result>t</tool_result>" "<｜query｜>", NULL},
-        {"a task on the second of two users is lost", CHAT(USER("a") ",{\"role\":\"user\",\"content\":\"b\",\"task\":\"query\"}"),
-         B U "a\n\nb" A OFF, NULL},
+        {"its answer has no thinking part",
+         THINK("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}," ASSIST("b", "r")),
+         B U "a"
+             "<｜query｜>"
+             "b" E,
+         NULL},
+        {"no task token where no answer follows",
+         CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}," USER("b")), B U "a" U "b" A OFF, NULL},
+        {"a tool result joins a user with a task",
+         CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"}," TOOL("x", "t")),
+         B U "a\n\n<tool_result>t</tool_result>"
+             "<｜query｜>",
+         NULL},
+        {"a task on the second of two users is lost",
+         CHAT(USER("a") ",{\"role\":\"user\",\"content\":\"b\",\"task\":\"query\"}"), B U "a\n\nb" A OFF, NULL},
         {"null task", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":null}"), B U "a" A OFF, NULL},
     };
     check_rules(rules, COUNT_OF(rules));
@@ -175,16 +211,23 @@ static void test_tool_results(void **state)
          B TWO_TEXT U "<tool_result>1</tool_result>\n\n<tool_result>2</tool_result>" A OFF, NULL},
         {"texts keep their places", CHAT(TWO "," TOOL("c2", "2") "," USER("mid") "," TOOL("c1", "1")),
          B TWO_TEXT U "<tool_result>1</tool_result>\n\nmid\n\n<tool_result>2</tool_result>" A OFF, NULL},
-        {"an unknown id counts as the first call", CHAT(TWO "," TOOL("c2", "2") "," TOOL("zz", "z") "," TOOL("c1", "1")),
-         B TWO_TEXT U "<tool_result>z</tool_result>\n\n<tool_result>1</tool_result>\n\n<tool_result>2</tool_result>" A OFF, NULL},
-        {"without ids the order stays", CHAT(ASSIST_CALLS(FUNC("", "f", "\"{}\"")) "," TOOL("b", "2") "," TOOL("a", "1")),
+        {"an unknown id counts as the first call",
+         CHAT(TWO "," TOOL("c2", "2") "," TOOL("zz", "z") "," TOOL("c1", "1")),
+         B TWO_TEXT U
+         "<tool_result>z</tool_result>\n\n<tool_result>1</tool_result>\n\n<tool_result>2</tool_result>" A OFF,
+         NULL},
+        {"without ids the order stays",
+         CHAT(ASSIST_CALLS(FUNC("", "f", "\"{}\"")) "," TOOL("b", "2") "," TOOL("a", "1")),
          B CALLS(CALL("f", "")) E U "<tool_result>2</tool_result>\n\n<tool_result>1</tool_result>" A OFF, NULL},
-        {"id inside function", CHAT("{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"id\":\"a\",\"name\":\"f\",\"arguments\":\"{}\"}},"
-         "{\"function\":{\"id\":\"b\",\"name\":\"g\",\"arguments\":\"{}\"}}]}," TOOL("b", "2") "," TOOL("a", "1")),
+        {"id inside function",
+         CHAT("{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"id\":\"a\",\"name\":\"f\",\"arguments\":\"{}\"}"
+              "},"
+              "{\"function\":{\"id\":\"b\",\"name\":\"g\",\"arguments\":\"{}\"}}]}," TOOL("b", "2") "," TOOL("a", "1")),
          B TWO_TEXT U "<tool_result>1</tool_result>\n\n<tool_result>2</tool_result>" A OFF, NULL},
         {"parts", CHAT("{\"role\":\"tool\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"image\"},{}]}"),
          B U "<tool_result>a\n\n[Unsupported image]\n\n[Unsupported None]</tool_result>" A OFF, NULL},
-        {"null result", CHAT("{\"role\":\"tool\",\"content\":null}"), B U "<tool_result>None</tool_result>" A OFF, NULL},
+        {"null result", CHAT("{\"role\":\"tool\",\"content\":null}"), B U "<tool_result>None</tool_result>" A OFF,
+         NULL},
         {"no result", CHAT("{\"role\":\"tool\"}"), B U "<tool_result></tool_result>" A OFF, NULL},
         {"a developer message takes no results", CHAT("{\"role\":\"developer\",\"content\":\"d\"}," TOOL("x", "t")),
          B U "d" U "<tool_result>t</tool_result>" A OFF, NULL},
@@ -200,12 +243,19 @@ static void test_tool_calls(void **state)
 #define ONE(args) CHAT(ASSIST_CALLS(FUNC("c", "f", args)))
     static const struct rule rules[] = {
         {"strings raw, the rest JSON",
-         ONE("\"{\\\"s\\\": \\\"a\\\\nb<&\\\\\\\"\\\", \\\"n\\\": 1.50, \\\"t\\\": true, \\\"z\\\": null, \\\"l\\\": [1,{\\\"é\\\":\\\"\\\\u00e9\\\"}]}\""),
-         B CALLS(CALL("f", PARAM("s", "true", "a\nb<&\"") "\n" PARAM("n", "false", "1.5") "\n" PARAM("t", "false", "true") "\n"
-                      PARAM("z", "false", "null") "\n" PARAM("l", "false", "[1, {\"é\": \"é\"}]"))) E, NULL},
-        {"large numbers", ONE("\"{\\\"a\\\": 123456789012345678901234567890, \\\"b\\\": 1e5, \\\"c\\\": -0.0, \\\"d\\\": 1e999}\""),
-         B CALLS(CALL("f", PARAM("a", "false", "123456789012345678901234567890") "\n" PARAM("b", "false", "100000.0") "\n"
-                      PARAM("c", "false", "-0.0") "\n" PARAM("d", "false", "Infinity"))) E, NULL},
+         ONE("\"{\\\"s\\\": \\\"a\\\\nb<&\\\\\\\"\\\", \\\"n\\\": 1.50, \\\"t\\\": true, \\\"z\\\": null, \\\"l\\\": "
+             "[1,{\\\"é\\\":\\\"\\\\u00e9\\\"}]}\""),
+         B CALLS(
+             CALL("f", PARAM("s", "true", "a\nb<&\"") "\n" PARAM("n", "false", "1.5") "\n" PARAM(
+                           "t", "false", "true") "\n" PARAM("z", "false", "null") "\n" PARAM("l", "false",
+                                                                                             "[1, {\"é\": \"é\"}]"))) E,
+         NULL},
+        {"large numbers",
+         ONE("\"{\\\"a\\\": 123456789012345678901234567890, \\\"b\\\": 1e5, \\\"c\\\": -0.0, \\\"d\\\": 1e999}\""),
+         B CALLS(CALL(
+             "f", PARAM("a", "false", "123456789012345678901234567890") "\n" PARAM("b", "false", "100000.0") "\n" PARAM(
+                      "c", "false", "-0.0") "\n" PARAM("d", "false", "Infinity"))) E,
+         NULL},
         {"not a number", ONE("\"{\\\"a\\\": [NaN, Infinity, -Infinity]}\""),
          B CALLS(CALL("f", PARAM("a", "false", "[NaN, Infinity, -Infinity]"))) E, NULL},
         {"a repeated key", ONE("\"{\\\"a\\\": 1, \\\"b\\\": 2, \\\"a\\\": 3}\""),
@@ -214,9 +264,11 @@ static void test_tool_calls(void **state)
         {"empty text", ONE("\"\""), B CALLS(CALL("f", PARAM("arguments", "true", ""))) E, NULL},
         {"no arguments", ONE("\"{}\""), B CALLS(CALL("f", "")) E, NULL},
         {"an object instead of its text", ONE("{\"a\": \"b\"}"), B CALLS(CALL("f", PARAM("a", "true", "b"))) E, NULL},
-        {"after content", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"tool_calls\":[" FUNC("c", "f", "\"{}\"") "]}"),
+        {"after content",
+         CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"tool_calls\":[" FUNC("c", "f", "\"{}\"") "]}"),
          B U "a" A OFF "b" CALLS(CALL("f", "")) E, NULL},
-        {"no calls", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"tool_calls\":[]}"), B U "a" A OFF "b" E, NULL},
+        {"no calls", CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"tool_calls\":[]}"),
+         B U "a" A OFF "b" E, NULL},
     };
     check_rules(rules, COUNT_OF(rules));
 }
@@ -236,8 +288,10 @@ static void test_refusals(void **state)
         {"index of a merged message", CHAT(USER("a") "," USER("b") ",{\"role\":\"user\",\"content\":1}"), NULL,
          "messages[2].content"},
         {"part", CHAT("{\"role\":\"user\",\"content\":[\"a\"]}"), NULL, "messages[0].content[0]"},
-        {"part text", CHAT("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":1}]}"), NULL, "content[0].text"},
-        {"empty developer", CHAT("{\"role\":\"developer\",\"content\":\"\"}"), NULL, "messages[0].content: must not be empty"},
+        {"part text", CHAT("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":1}]}"), NULL,
+         "content[0].text"},
+        {"empty developer", CHAT("{\"role\":\"developer\",\"content\":\"\"}"), NULL,
+         "messages[0].content: must not be empty"},
         {"task", CHAT("{\"role\":\"user\",\"content\":\"a\",\"task\":\"cook\"}"), NULL, "messages[0].task"},
         {"reasoning", THINK(USER("a") ",{\"role\":\"assistant\",\"reasoning_content\":1}"), NULL,
          "messages[1].reasoning_content"},
@@ -248,12 +302,16 @@ static void test_refusals(void **state)
         {"tools", "{\"messages\":[],\"tools\":3}", NULL, "tools: must be an array"},
         {"tool", "{\"messages\":[],\"tools\":[{\"type\":\"function\"}]}", NULL, "tools[0].function"},
         {"message tools", CHAT("{\"role\":\"system\",\"tools\":[{}]}"), NULL, "messages[0].tools[0].function"},
-        {"response_format", "{\"messages\":[],\"response_format\":\"json\"}", NULL, "response_format: must be an object"},
+        {"response_format", "{\"messages\":[],\"response_format\":\"json\"}", NULL,
+         "response_format: must be an object"},
         {"tool_call_id", CHAT("{\"role\":\"tool\",\"tool_call_id\":1}"), NULL, "messages[0].tool_call_id"},
-        {"tool_calls", CHAT("{\"role\":\"assistant\",\"tool_calls\":{\"a\":1}}"), NULL, "messages[0].tool_calls: must be"},
-        {"call without a name", CHAT(USER("a") "," ASSIST_CALLS("{}")), NULL, "messages[1].tool_calls[0].function.name"},
+        {"tool_calls", CHAT("{\"role\":\"assistant\",\"tool_calls\":{\"a\":1}}"), NULL,
+         "messages[0].tool_calls: must be"},
+        {"call without a name", CHAT(USER("a") "," ASSIST_CALLS("{}")), NULL,
+         "messages[1].tool_calls[0].function.name"},
         {"arguments missing", CHAT(ASSIST_CALLS("{\"function\":{\"name\":\"f\"}}")), NULL, "function.arguments"},
-        {"arguments no object", CHAT(ASSIST_CALLS(FUNC("c", "f", "\"[1]\""))), NULL, "arguments: must hold a JSON object"},
+        {"arguments no object", CHAT(ASSIST_CALLS(FUNC("c", "f", "\"[1]\""))), NULL,
+         "arguments: must hold a JSON object"},
     };
     check_rules(rules, COUNT_OF(rules));
 }
@@ -313,7 +371,8 @@ static void check_effort(const json_t *c, const char *profile, const char *effor
     const char *text = key != NULL ? json_string_value(json_object_get(texts, key)) : "";
     assert_non_null(text);
     buf_printf(&want, B "%sS" U "a" A "%s", text, thinking ? ON : OFF);
-    buf_printf(&request, "{\"thinking\":%s,\"effort\":\"%s\",\"profile\":\"%s\",\"messages\":[" SYS("S") "," USER("a") "]}",
+    buf_printf(&request,
+               "{\"thinking\":%s,\"effort\":\"%s\",\"profile\":\"%s\",\"messages\":[" SYS("S") "," USER("a") "]}",
                thinking ? "true" : "false", effort, profile);
     struct rule rule = {request.data, request.data, want.data, NULL};
     check_rules(&rule, 1);
@@ -364,7 +423,8 @@ static char *fill_template(const json_t *c, const char *schemas)
 {
     static const struct {
         const char *hole, *text;
-    } holes[] = {{"{dsml_token}", D}, {"{thinking_start_token}", ON}, {"{thinking_end_token}", OFF}, {"{tool_schemas}", NULL}};
+    } holes[] = {
+        {"{dsml_token}", D}, {"{thinking_start_token}", ON}, {"{thinking_end_token}", OFF}, {"{tool_schemas}", NULL}};
     struct buf out = {0};
     const char *s = json_string_value(json_object_get(c, "tools_template"));
     while (*s != '\0') {
@@ -381,10 +441,13 @@ static char *fill_template(const json_t *c, const char *schemas)
     return out.data;
 }
 
-#define TOOLS_JSON                                                                                                      \
-    "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"z\":1.50,\"a\":[1e5,\"é\\u00e9\\/\"],\"n\":18446744073709551616}}}," \
+#define TOOLS_JSON                                                                                                     \
+    "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"z\":1.50,\"a\":[1e5,\"é\\u00e9\\/"        \
+    "\"],\"n\":18446744073709551616}}},"                                                                               \
     "{\"function\":{\"name\":\"g\"},\"type\":\"function\"}]"
-#define TOOLS_LINES "{\"name\": \"f\", \"parameters\": {\"z\": 1.5, \"a\": [100000.0, \"éé/\"], \"n\": 18446744073709551616}}\n{\"name\": \"g\"}"
+#define TOOLS_LINES                                                                                                    \
+    "{\"name\": \"f\", \"parameters\": {\"z\": 1.5, \"a\": [100000.0, \"éé/\"], \"n\": "                             \
+    "18446744073709551616}}\n{\"name\": \"g\"}"
 
 static void check_filled(const char *request, const char *before, const char *after)
 {
@@ -405,21 +468,26 @@ static void test_tools(void **state)
     check_filled("{\"tools\":" TOOLS_JSON ",\"messages\":[" SYS("S") "," USER("a") "]}", B "S\n\n", U "a" A OFF);
     check_filled("{\"tools\":" TOOLS_JSON ",\"messages\":[" USER("a") "]}", B "\n\n", U "a" A OFF);
     check_filled("{\"tools\":" TOOLS_JSON ",\"messages\":[" USER("a") "," SYS("S") "]}", B "\n\n", U "aS");
-    check_filled("{\"messages\":[{\"role\":\"developer\",\"content\":\"d\",\"tools\":" TOOLS_JSON "}]}", B U "d\n\n", A OFF);
-    check_filled("{\"tools\":" TOOLS_JSON ",\"messages\":[{\"role\":\"system\",\"tools\":[{\"function\":{}}]}]}", B "\n\n", "");
-    check_filled("{\"tools\":" TOOLS_JSON ",\"response_format\":{\"type\":\"json_object\"},\"messages\":[" SYS("S") "]}", B "S\n\n",
-                 FORMAT "{\"type\": \"json_object\"}");
+    check_filled("{\"messages\":[{\"role\":\"developer\",\"content\":\"d\",\"tools\":" TOOLS_JSON "}]}", B U "d\n\n",
+                 A OFF);
+    check_filled("{\"tools\":" TOOLS_JSON ",\"messages\":[{\"role\":\"system\",\"tools\":[{\"function\":{}}]}]}",
+                 B "\n\n", "");
+    check_filled("{\"tools\":" TOOLS_JSON
+                 ",\"response_format\":{\"type\":\"json_object\"},\"messages\":[" SYS("S") "]}",
+                 B "S\n\n", FORMAT "{\"type\": \"json_object\"}");
     /* with tools no reasoning is dropped, and a missing one is empty */
-    check_filled("{\"thinking\":true,\"tools\":" TOOLS_JSON ",\"messages\":[" SYS("S") "," USER("a") "," ASSIST("b", "r") ","
-                 USER("c") ",{\"role\":\"assistant\",\"content\":\"d\"}," USER("e") "]}",
+    check_filled("{\"thinking\":true,\"tools\":" TOOLS_JSON ",\"messages\":[" SYS("S") "," USER("a") "," ASSIST(
+                     "b", "r") "," USER("c") ",{\"role\":\"assistant\",\"content\":\"d\"}," USER("e") "]}",
                  B "S\n\n", U "a" A ON "r" OFF "b" E U "c" A ON OFF "d" E U "e" A ON);
     static const struct rule rules[] = {
         {"response format", "{\"response_format\":{\"type\":\"json_object\"},\"messages\":[" SYS("S") "]}",
          B "S" FORMAT "{\"type\": \"json_object\"}", NULL},
-        {"plain text is no format", "{\"response_format\":{\"type\":\"text\"},\"messages\":[" USER("a") "]}", B U "a" A OFF, NULL},
+        {"plain text is no format", "{\"response_format\":{\"type\":\"text\"},\"messages\":[" USER("a") "]}",
+         B U "a" A OFF, NULL},
         {"no tools", "{\"tools\":[],\"messages\":[" USER("a") "]}", B U "a" A OFF, NULL},
         {"null tools", "{\"tools\":null,\"messages\":[" USER("a") "]}", B U "a" A OFF, NULL},
-        {"tools of a user message are lost", CHAT("{\"role\":\"user\",\"content\":\"a\",\"tools\":" TOOLS_JSON "}"), B U "a" A OFF, NULL},
+        {"tools of a user message are lost", CHAT("{\"role\":\"user\",\"content\":\"a\",\"tools\":" TOOLS_JSON "}"),
+         B U "a" A OFF, NULL},
         {"format of a developer", CHAT("{\"role\":\"developer\",\"content\":\"d\",\"response_format\":{\"a\":1}}"),
          B U "d" FORMAT "{\"a\": 1}" A OFF, NULL},
     };
@@ -448,7 +516,9 @@ static void test_depth(void **state)
     } const places[] = {
         {"{\"messages\":[],\"tools\":", "}"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"ignored\":", "}]}"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":", "}\"}}]}]}"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{"
+         "\\\"a\\\":",
+         "}\"}}]}]}"},
     };
     for (size_t i = 0; i < COUNT_OF(places); i++) {
         for (int depth = 3000; depth <= 300000; depth *= 100) {
@@ -479,8 +549,10 @@ static void test_spans(void **state)
     (void)state;
     struct chat_prompt p;
     struct err e = {0};
-    assert_int_equal(encode("{\"thinking\":true,\"tools\":" TOOLS_JSON ",\"messages\":[" SYS("<think>") "," USER(U "<think>") ","
-                            ASSIST("x</think>", E) "," TOOL("a", "<｜DSML｜>") "]}", &p, &e), HD_OK);
+    assert_int_equal(encode("{\"thinking\":true,\"tools\":" TOOLS_JSON ",\"messages\":[" SYS("<think>") "," USER(
+                                U "<think>") "," ASSIST("x</think>", E) "," TOOL("a", "<｜DSML｜>") "]}",
+                            &p, &e),
+                     HD_OK);
     size_t at = 0, n_think = 0;
     for (size_t i = 0; i < p.n_spans; i++) {
         const struct chat_span *s = &p.spans[i];
@@ -496,7 +568,8 @@ static void test_spans(void **state)
     assert_int_equal(n_think, 4); /* two in the tools text, two headers; three more are the user's */
     assert_true(p.in_thinking);
     chat_prompt_free(&p);
-    assert_int_equal(encode(CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"<think>\",\"prefix\":true}"), &p, &e), HD_OK);
+    assert_int_equal(
+        encode(CHAT(USER("a") ",{\"role\":\"assistant\",\"content\":\"<think>\",\"prefix\":true}"), &p, &e), HD_OK);
     assert_false(p.in_thinking);
     chat_prompt_free(&p);
 }
@@ -510,8 +583,10 @@ static void test_tokens(void **state)
     if (tokenizer_open(&t, "models/tiny", &e) != HD_OK)
         fail_msg("%s", e.msg);
     struct chat_prompt p;
-    assert_int_equal(encode("{\"thinking\":true,\"tools\":" TOOLS_JSON ",\"messages\":[" SYS("Hello <") "," USER("it's 12345\\n\\n") ","
-                            ASSIST("so\\n", "r ") "," TOOL("a", " x ") "," USER("</") "]}", &p, &e), HD_OK);
+    assert_int_equal(encode("{\"thinking\":true,\"tools\":" TOOLS_JSON ",\"messages\":[" SYS("Hello <") "," USER(
+                                "it's 12345\\n\\n") "," ASSIST("so\\n", "r ") "," TOOL("a", " x ") "," USER("</") "]}",
+                            &p, &e),
+                     HD_OK);
     struct ids safe = {0}, whole = {0};
     assert_int_equal(chat_tokens(&p, t, false, &safe, &e), HD_OK);
     assert_int_equal(tokenizer_encode(t, p.text.data, p.text.len, true, &whole, &e), HD_OK);

@@ -130,11 +130,13 @@ static void test_text(void **state)
         {"end token in the middle", "a" EOS "b", "|C:a" EOS "b|.", false},
         {"half an end token", "a<｜end▁of", "|C:a<｜end▁of|.", false},
         {"newlines at the end", "a\n\n\n", "|C:a\n\n\n|.", false},
-        {"tags of other kinds", "<tool_calls><|x|></｜DSM｜y></" D "invoke>", "|C:<tool_calls><|x|></｜DSM｜y></" D "invoke>|.", false},
+        {"tags of other kinds", "<tool_calls><|x|></｜DSM｜y></" D "invoke>",
+         "|C:<tool_calls><|x|></｜DSM｜y></" D "invoke>|.", false},
         {"a call without a block", INVOKE("f") END_INVOKE, "|C:" INVOKE("f") END_INVOKE "|.", false},
         {"calls in thinking are reasoning", "r" OPEN INVOKE("f") END_INVOKE CLOSE "</think>a",
          "|R:r" OPEN INVOKE("f") END_INVOKE CLOSE "|C:a|.", true},
-        {"calls in unclosed thinking too", "r" OPEN INVOKE("f") END_INVOKE CLOSE EOS, "|R:r" OPEN INVOKE("f") END_INVOKE CLOSE "|.", true},
+        {"calls in unclosed thinking too", "r" OPEN INVOKE("f") END_INVOKE CLOSE EOS,
+         "|R:r" OPEN INVOKE("f") END_INVOKE CLOSE "|.", true},
     };
     check_cases(cases, COUNT_OF(cases));
 }
@@ -143,7 +145,9 @@ static void test_calls(void **state)
 {
     (void)state;
     static const struct reply_case cases[] = {
-        {"one call", "a" OPEN INVOKE("get") STRING("city", "深圳\n\"x\"\\ <b></p>") JSON("n", "[1, {\"a\": 1.50}]") END_INVOKE CLOSE EOS,
+        {"one call",
+         "a" OPEN INVOKE("get") STRING("city", "深圳\n\"x\"\\ <b></p>") JSON("n", "[1, {\"a\": 1.50}]")
+             END_INVOKE CLOSE EOS,
          "|C:a|S0:get|A0:{\"city\": \"深圳\\n\\\"x\\\"\\\\ <b></p>\", \"n\": [1, {\"a\": 1.50}]}|E0|.", false},
         {"after thinking", "r</think>" OPEN INVOKE("f") STRING("a", "b") END_INVOKE CLOSE,
          "|R:r|S0:f|A0:{\"a\": \"b\"}|E0|.", true},
@@ -152,10 +156,15 @@ static void test_calls(void **state)
         {"no parameters", OPEN INVOKE("f") END_INVOKE CLOSE, "|S0:f|A0:{}|E0|.", false},
         {"an empty line for no parameters", OPEN INVOKE("f") "\n" END_INVOKE CLOSE, "|S0:f|A0:{}|E0|.", false},
         {"empty string", OPEN INVOKE("f") STRING("a", "") END_INVOKE CLOSE, "|S0:f|A0:{\"a\": \"\"}|E0|.", false},
-        {"markup in a value", OPEN INVOKE("f") STRING("a", "<" D "invoke name=\"x\">\n</think><think>" OPEN "</parameter>") END_INVOKE CLOSE,
-         "|S0:f|A0:{\"a\": \"<" D "invoke name=\\\"x\\\">\\n</think><think>\\n\\n<" D "tool_calls>\\n</parameter>\"}|E0|.", false},
-        {"quote in a key", OPEN INVOKE("f") STRING("k\"x>", "v") END_INVOKE CLOSE, "|S0:f|A0:{\"k\\\"x>\": \"v\"}|E0|.", false},
-        {"value ends in a newline", OPEN INVOKE("f") STRING("a", "x\n") END_INVOKE CLOSE, "|S0:f|A0:{\"a\": \"x\\n\"}|E0|.", false},
+        {"markup in a value",
+         OPEN INVOKE("f") STRING("a", "<" D "invoke name=\"x\">\n</think><think>" OPEN "</parameter>") END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": \"<" D "invoke name=\\\"x\\\">\\n</think><think>\\n\\n<" D
+         "tool_calls>\\n</parameter>\"}|E0|.",
+         false},
+        {"quote in a key", OPEN INVOKE("f") STRING("k\"x>", "v") END_INVOKE CLOSE, "|S0:f|A0:{\"k\\\"x>\": \"v\"}|E0|.",
+         false},
+        {"value ends in a newline", OPEN INVOKE("f") STRING("a", "x\n") END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": \"x\\n\"}|E0|.", false},
         {"three newlines before the block", "a\n" OPEN INVOKE("f") END_INVOKE CLOSE, "|C:a\n|S0:f|A0:{}|E0|.", false},
         {"two blocks", OPEN INVOKE("f") END_INVOKE CLOSE OPEN INVOKE("g") END_INVOKE CLOSE,
          "|S0:f|A0:{}|E0|S1:g|A1:{}|E1|.", false},
@@ -172,41 +181,72 @@ static void test_tolerated(void **state)
 #define F_A_B "|S0:f|A0:{\"a\": \"b\"}|E0"
 #define PARAM_A STRING("a", "b")
     static const struct reply_case cases[] = {
-        {"one newline before the block", "x\n<" D "tool_calls>\n" INVOKE("f") PARAM_A END_INVOKE CLOSE, "|C:x" F_A_B "|.", false},
-        {"no newline before the block", "x<" D "tool_calls>\n" INVOKE("f") PARAM_A END_INVOKE CLOSE, "|C:x" F_A_B "|.", false},
-        {"doubled bars, curly quotes", "<" D2 "tool_calls>\n<" D2 "invoke name=“f”>\n<" D2 "parameter name=“a” string=“true”>b</" D2
-         "parameter>\n</" D2 "invoke>\n</" D2 "tool_calls>", F_A_B "|.", false},
-        {"ASCII bars, a space", "<|DSML|tool_calls>\n<|DSML| invoke name='f'>\n<|DSML| parameter name='a' string='true'>b</|DSML| parameter>\n"
-         "</|DSML| invoke>\n</|DSML|tool_calls>", F_A_B "|.", false},
-        {"missing leading bar", "<DSML｜tool_calls>\n<DSML｜invoke name=\"f\">\n<DSML｜parameter name=\"a\" string=\"true\">b</DSML｜parameter>\n"
-         "</DSML｜invoke>\n</DSML｜tool_calls>", F_A_B "|.", false},
-        {"no line breaks", "<" D "tool_calls><" D "invoke name=\"f\"><" D "parameter name=\"a\" string=\"true\">b</" D "parameter></" D
-         "invoke></" D "tool_calls>", F_A_B "|.", false},
-        {"more white space", OPEN "\n  " "<" D "invoke  name = \"f\" >\r\n <" D "parameter\tname=\"a\"  string = \"true\" >b</" D "parameter >\n\n"
-         END_INVOKE CLOSE, F_A_B "|.", false},
-        {"shortened closing tags", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</" D "param>\n</" D "inv>\n</" D "tool>", F_A_B "|.", false},
-        {"nameless closing tags", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</" D ">\n</" D ">\n</" D ">", F_A_B "|.", false},
-        {"closing tags without >", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</" D "parameter\n</" D "invoke\n</" D "tool_calls", F_A_B "|.", false},
-        {"closing tags without the token", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</parameter>\n</" D "invoke>\n</tool_calls>", F_A_B "|.", false},
-        {"parameter not closed", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b\n" END_INVOKE CLOSE, F_A_B "|.", false},
-        {"JSON parameter not closed", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"false\">1\n" CLOSE, "|S0:f|A0:{\"a\": 1}|E0|.", false},
-        {"invoke not closed before the next", OPEN INVOKE("f") PARAM_A INVOKE("g") END_INVOKE CLOSE, F_A_B "|S1:g|A1:{}|E1|.", false},
+        {"one newline before the block", "x\n<" D "tool_calls>\n" INVOKE("f") PARAM_A END_INVOKE CLOSE,
+         "|C:x" F_A_B "|.", false},
+        {"no newline before the block", "x<" D "tool_calls>\n" INVOKE("f") PARAM_A END_INVOKE CLOSE, "|C:x" F_A_B "|.",
+         false},
+        {"doubled bars, curly quotes",
+         "<" D2 "tool_calls>\n<" D2 "invoke name=“f”>\n<" D2 "parameter name=“a” string=“true”>b</" D2
+         "parameter>\n</" D2 "invoke>\n</" D2 "tool_calls>",
+         F_A_B "|.", false},
+        {"ASCII bars, a space",
+         "<|DSML|tool_calls>\n<|DSML| invoke name='f'>\n<|DSML| parameter name='a' string='true'>b</|DSML| parameter>\n"
+         "</|DSML| invoke>\n</|DSML|tool_calls>",
+         F_A_B "|.", false},
+        {"missing leading bar",
+         "<DSML｜tool_calls>\n<DSML｜invoke name=\"f\">\n<DSML｜parameter name=\"a\" "
+         "string=\"true\">b</DSML｜parameter>\n"
+         "</DSML｜invoke>\n</DSML｜tool_calls>",
+         F_A_B "|.", false},
+        {"no line breaks",
+         "<" D "tool_calls><" D "invoke name=\"f\"><" D "parameter name=\"a\" string=\"true\">b</" D "parameter></" D
+         "invoke></" D "tool_calls>",
+         F_A_B "|.", false},
+        {"more white space",
+         OPEN "\n  "
+              "<" D "invoke  name = \"f\" >\r\n <" D "parameter\tname=\"a\"  string = \"true\" >b</" D
+              "parameter >\n\n" END_INVOKE CLOSE,
+         F_A_B "|.", false},
+        {"shortened closing tags",
+         OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</" D "param>\n</" D "inv>\n</" D "tool>",
+         F_A_B "|.", false},
+        {"nameless closing tags",
+         OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</" D ">\n</" D ">\n</" D ">", F_A_B "|.",
+         false},
+        {"closing tags without >",
+         OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</" D "parameter\n</" D "invoke\n</" D
+                          "tool_calls",
+         F_A_B "|.", false},
+        {"closing tags without the token",
+         OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b</parameter>\n</" D "invoke>\n</tool_calls>",
+         F_A_B "|.", false},
+        {"parameter not closed", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b\n" END_INVOKE CLOSE,
+         F_A_B "|.", false},
+        {"JSON parameter not closed", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"false\">1\n" CLOSE,
+         "|S0:f|A0:{\"a\": 1}|E0|.", false},
+        {"invoke not closed before the next", OPEN INVOKE("f") PARAM_A INVOKE("g") END_INVOKE CLOSE,
+         F_A_B "|S1:g|A1:{}|E1|.", false},
         {"invoke not closed before the end", OPEN INVOKE("f") PARAM_A CLOSE, F_A_B "|.", false},
         {"invoke tag twice", OPEN INVOKE("f") INVOKE("f") PARAM_A END_INVOKE END_INVOKE CLOSE, F_A_B "|.", false},
         {"the same call twice is two calls", OPEN INVOKE("f") PARAM_A END_INVOKE INVOKE("f") PARAM_A END_INVOKE CLOSE,
          F_A_B "|S1:f|A1:{\"a\": \"b\"}|E1|.", false},
         {"the same name again, the first not closed", OPEN INVOKE("f") PARAM_A INVOKE("f") PARAM_A END_INVOKE CLOSE,
          F_A_B "|S1:f|A1:{\"a\": \"b\"}|E1|.", false},
-        {"two names without parameters", OPEN INVOKE("f") INVOKE("g") END_INVOKE CLOSE, "|S0:f|A0:{}|E0|S1:g|A1:{}|E1|.", false},
-        {"block tag twice", OPEN "<" D "tool_calls>\n" INVOKE("f") PARAM_A END_INVOKE CLOSE "\n" CLOSE, F_A_B "|.", false},
-        {"stray closing tags", OPEN END_INVOKE INVOKE("f") PARAM_A "</" D "parameter>" END_INVOKE END_INVOKE CLOSE, F_A_B "|.", false},
+        {"two names without parameters", OPEN INVOKE("f") INVOKE("g") END_INVOKE CLOSE,
+         "|S0:f|A0:{}|E0|S1:g|A1:{}|E1|.", false},
+        {"block tag twice", OPEN "<" D "tool_calls>\n" INVOKE("f") PARAM_A END_INVOKE CLOSE "\n" CLOSE, F_A_B "|.",
+         false},
+        {"stray closing tags", OPEN END_INVOKE INVOKE("f") PARAM_A "</" D "parameter>" END_INVOKE END_INVOKE CLOSE,
+         F_A_B "|.", false},
         {"block without end", OPEN INVOKE("f") PARAM_A END_INVOKE, F_A_B "|.", false},
         {"block without end, end token", OPEN INVOKE("f") PARAM_A END_INVOKE EOS, F_A_B "|.", false},
         {"end cut off", OPEN INVOKE("f") PARAM_A END_INVOKE "</" D "tool_c", F_A_B "|.", false},
         {"invoke end cut off", OPEN INVOKE("f") PARAM_A "</" D "inv", F_A_B "|.", false},
-        {"older block names", "<" D "function_calls>\n" INVOKE("f") PARAM_A END_INVOKE "</" D "function_calls>", F_A_B "|.", false},
+        {"older block names", "<" D "function_calls>\n" INVOKE("f") PARAM_A END_INVOKE "</" D "function_calls>",
+         F_A_B "|.", false},
         {"newer block names", "<" D " calls>\n" INVOKE("f") PARAM_A END_INVOKE "</" D " calls>", F_A_B "|.", false},
-        {"miswritten block name", "<" D "toolcalls>\n" INVOKE("f") PARAM_A END_INVOKE "</" D "toolcalls>", F_A_B "|.", false},
+        {"miswritten block name", "<" D "toolcalls>\n" INVOKE("f") PARAM_A END_INVOKE "</" D "toolcalls>", F_A_B "|.",
+         false},
         {"white space after the block", OPEN INVOKE("f") PARAM_A END_INVOKE CLOSE "\n \n", F_A_B "|.", false},
         {"empty block", "a" OPEN CLOSE "b", "|C:ab|.", false},
         {"text after the block", OPEN INVOKE("f") PARAM_A END_INVOKE CLOSE "\nmore", F_A_B "|C:\nmore|.", false},
@@ -220,23 +260,36 @@ static void test_values(void **state)
 {
     (void)state;
     static const struct reply_case cases[] = {
-        {"no JSON becomes a string", OPEN INVOKE("f") JSON("a", "it's\n") END_INVOKE CLOSE, "|S0:f|A0:{\"a\": \"it's\\n\"}|E0|.", false},
+        {"no JSON becomes a string", OPEN INVOKE("f") JSON("a", "it's\n") END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": \"it's\\n\"}|E0|.", false},
         {"empty is no JSON", OPEN INVOKE("f") JSON("a", "") END_INVOKE CLOSE, "|S0:f|A0:{\"a\": \"\"}|E0|.", false},
         {"Python's values are no JSON", OPEN INVOKE("f") JSON("a", "True") JSON("b", "NaN") END_INVOKE CLOSE,
          "|S0:f|A0:{\"a\": \"True\", \"b\": \"NaN\"}|E0|.", false},
-        {"number text stays", OPEN INVOKE("f") JSON("a", "1.50") JSON("b", "123456789012345678901234567890") JSON("c", " 1e5\n") END_INVOKE CLOSE,
+        {"number text stays",
+         OPEN INVOKE("f") JSON("a", "1.50") JSON("b", "123456789012345678901234567890") JSON("c", " 1e5\n")
+             END_INVOKE CLOSE,
          "|S0:f|A0:{\"a\": 1.50, \"b\": 123456789012345678901234567890, \"c\":  1e5\n}|E0|.", false},
-        {"a string that says it is none", OPEN INVOKE("f") JSON("a", "\"b\"") END_INVOKE CLOSE, "|S0:f|A0:{\"a\": \"b\"}|E0|.", false},
-        {"no type, JSON", OPEN INVOKE("f") "<" D "parameter name=\"a\">7</" D "parameter>\n" END_INVOKE CLOSE, "|S0:f|A0:{\"a\": 7}|E0|.", false},
-        {"no type, text", OPEN INVOKE("f") "<" D "parameter name=\"a\">x</" D "parameter>\n" END_INVOKE CLOSE, "|S0:f|A0:{\"a\": \"x\"}|E0|.", false},
-        {"unknown type", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"maybe\">x</" D "parameter>\n" END_INVOKE CLOSE,
+        {"a string that says it is none", OPEN INVOKE("f") JSON("a", "\"b\"") END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": \"b\"}|E0|.", false},
+        {"no type, JSON", OPEN INVOKE("f") "<" D "parameter name=\"a\">7</" D "parameter>\n" END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": 7}|E0|.", false},
+        {"no type, text", OPEN INVOKE("f") "<" D "parameter name=\"a\">x</" D "parameter>\n" END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": \"x\"}|E0|.", false},
+        {"unknown type",
+         OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"maybe\">x</" D "parameter>\n" END_INVOKE CLOSE,
          "|S0:f|A0:{\"a\": \"x\"}|E0|.", false},
         {"True", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"True\">1</" D "parameter>\n" END_INVOKE CLOSE,
          "|S0:f|A0:{\"a\": \"1\"}|E0|.", false},
-        {"a parameter twice", OPEN INVOKE("f") JSON("a", "1") JSON("a", "2") END_INVOKE CLOSE, "|S0:f|A0:{\"a\": 1, \"a\": 2}|E0|.", false},
-        {"invalid UTF-8", "\xFF" "a\xE6\xB7" OPEN INVOKE("f\xE6") STRING("\xC0", "\xE6\xB7") JSON("b", "\"\xFF\"") END_INVOKE CLOSE "\xF0\x9F",
-         "|C:\uFFFD" "a\uFFFD|S0:f\uFFFD|A0:{\"\uFFFD\": \"\uFFFD\", \"b\": \"\\\"\uFFFD\\\"\"}|E0|C:\uFFFD|.", false},
-        {"control characters", OPEN INVOKE("f") STRING("a", "\x01\t\x7f") END_INVOKE CLOSE, "|S0:f|A0:{\"a\": \"\\u0001\\t\x7f\"}|E0|.", false},
+        {"a parameter twice", OPEN INVOKE("f") JSON("a", "1") JSON("a", "2") END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": 1, \"a\": 2}|E0|.", false},
+        {"invalid UTF-8",
+         "\xFF"
+         "a\xE6\xB7" OPEN INVOKE("f\xE6") STRING("\xC0", "\xE6\xB7") JSON("b", "\"\xFF\"") END_INVOKE CLOSE "\xF0\x9F",
+         "|C:\uFFFD"
+         "a\uFFFD|S0:f\uFFFD|A0:{\"\uFFFD\": \"\uFFFD\", \"b\": \"\\\"\uFFFD\\\"\"}|E0|C:\uFFFD|.",
+         false},
+        {"control characters", OPEN INVOKE("f") STRING("a", "\x01\t\x7f") END_INVOKE CLOSE,
+         "|S0:f|A0:{\"a\": \"\\u0001\\t\x7f\"}|E0|.", false},
     };
     check_cases(cases, COUNT_OF(cases));
 }
@@ -267,7 +320,10 @@ static void test_deep_value(void **state)
 static void test_malformed(void **state)
 {
     (void)state;
-#define BACK(text) {"given back: " text, text, "|C:" text "|.", false}
+#define BACK(text)                                                                                                     \
+    {                                                                                                                  \
+        "given back: " text, text, "|C:" text "|.", false                                                              \
+    }
     static const struct reply_case back[] = {
         BACK("a" OPEN "hello"),
         BACK("a\n<" D "tool_calls>\nhello\n" CLOSE),
@@ -296,16 +352,20 @@ static void test_malformed(void **state)
         {"cut off in a string", OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b\n",
          "|S0:f|A0:{\"a\": \"b\\n|B0:" OPEN INVOKE("f") "<" D "parameter name=\"a\" string=\"true\">b\n|.", false},
         {"cut off in JSON", OPEN INVOKE("f") JSON("x", "1") "<" D "parameter name=\"a\" string=\"false\">[1",
-         "|S0:f|A0:{\"x\": 1, \"a\": |B0:" OPEN INVOKE("f") JSON("x", "1") "<" D "parameter name=\"a\" string=\"false\">[1|.", false},
+         "|S0:f|A0:{\"x\": 1, \"a\": |B0:" OPEN INVOKE("f") JSON("x", "1") "<" D
+                                                                           "parameter name=\"a\" string=\"false\">[1|.",
+         false},
         {"cut off between parameters", OPEN INVOKE("f") JSON("x", "1") EOS,
          "|S0:f|A0:{\"x\": 1|B0:" OPEN INVOKE("f") JSON("x", "1") "|.", false},
         {"cut off in a tag", OPEN INVOKE("f") JSON("x", "1") "<" D "para",
          "|S0:f|A0:{\"x\": 1|B0:" OPEN INVOKE("f") JSON("x", "1") "<" D "para|.", false},
         {"text between parameters", OPEN INVOKE("f") JSON("x", "1") "oops" JSON("y", "2") END_INVOKE CLOSE,
-         "|S0:f|A0:{\"x\": 1|B0:" OPEN INVOKE("f") JSON("x", "1") "|C:oops" JSON("y", "2") END_INVOKE CLOSE "|.", false},
+         "|S0:f|A0:{\"x\": 1|B0:" OPEN INVOKE("f") JSON("x", "1") "|C:oops" JSON("y", "2") END_INVOKE CLOSE "|.",
+         false},
         {"the second call breaks", OPEN INVOKE("f") END_INVOKE INVOKE("g") JSON("x", "1") "oops" END_INVOKE CLOSE "z",
          "|S0:f|A0:{}|E0|S1:g|A1:{\"x\": 1|B1:\n" INVOKE("g") JSON("x", "1") "|C:oops</" D "invoke>z|.", false},
-        {"the second call breaks before it is announced", OPEN INVOKE("f") END_INVOKE INVOKE("g") "oops" END_INVOKE CLOSE,
+        {"the second call breaks before it is announced",
+         OPEN INVOKE("f") END_INVOKE INVOKE("g") "oops" END_INVOKE CLOSE,
          "|S0:f|A0:{}|E0|C:\n" INVOKE("g") "oops</" D "invoke>|.", false},
         {"a block after a broken one", OPEN INVOKE("f") JSON("x", "1") "oops" OPEN INVOKE("g") END_INVOKE CLOSE,
          "|S0:f|A0:{\"x\": 1|B0:" OPEN INVOKE("f") JSON("x", "1") "|C:oops|S1:g|A1:{}|E1|.", false},
@@ -385,9 +445,38 @@ static void test_random(void **state)
 {
     (void)state;
     static const char *const pieces[] = {
-        OPEN, CLOSE, INVOKE("f"), INVOKE("g"), END_INVOKE, "<" D "parameter name=\"p\" string=\"true\">", JSON("q", "[1]"),
-        "<" D "parameter name=\"p\" string=\"false\">", "</" D "parameter>", "\n", "\n\n", " ", "x", "1", "{}", "<think>", "</think>",
-        EOS, D, "<", "</", "<" D, "</" D, "</parameter>", "</invoke>", "”", "\"", ">", "<|DSML|", "<｜｜DSML｜｜invoke name=“h”>", "\xE6", "深",
+        OPEN,
+        CLOSE,
+        INVOKE("f"),
+        INVOKE("g"),
+        END_INVOKE,
+        "<" D "parameter name=\"p\" string=\"true\">",
+        JSON("q", "[1]"),
+        "<" D "parameter name=\"p\" string=\"false\">",
+        "</" D "parameter>",
+        "\n",
+        "\n\n",
+        " ",
+        "x",
+        "1",
+        "{}",
+        "<think>",
+        "</think>",
+        EOS,
+        D,
+        "<",
+        "</",
+        "<" D,
+        "</" D,
+        "</parameter>",
+        "</invoke>",
+        "”",
+        "\"",
+        ">",
+        "<|DSML|",
+        "<｜｜DSML｜｜invoke name=“h”>",
+        "\xE6",
+        "深",
     };
     struct rng r = {20260424};
     struct buf text = {0};
@@ -405,7 +494,8 @@ static void test_random(void **state)
         for (size_t piece = 1; piece < 8; piece += 3) {
             run(&t, text.data, text.len, in_thinking, 1 + rng_below(&r, (uint32_t)text.len), piece);
             if (strcmp(whole.data, t.text.data) != 0)
-                fail_msg("round %d, pieces of %zu: %s\n  got  %s\n  want %s", round, piece, text.data, t.text.data, whole.data);
+                fail_msg("round %d, pieces of %zu: %s\n  got  %s\n  want %s", round, piece, text.data, t.text.data,
+                         whole.data);
         }
         buf_free(&whole);
     }
@@ -445,7 +535,8 @@ static void expect_stream(const json_t *stream, struct buf *want)
     if (content[0] != '\0')
         buf_printf(want, "|C:%s", content);
     size_t i;
-    json_array_foreach(json_object_get(output, "tool_calls"), i, call) {
+    json_array_foreach(json_object_get(output, "tool_calls"), i, call)
+    {
         const json_t *f = json_object_get(call, "function");
         buf_printf(want, "|S%zu:%s|A%zu:%s|E%zu", i, json_string_value(json_object_get(f, "name")), i,
                    json_string_value(json_object_get(f, "arguments")), i);
@@ -462,9 +553,11 @@ static void check_stream(const char *path)
     json_t *stream = json_load_exact(file.data, file.len, path, false, &e), *chunk;
     assert_non_null(stream);
     size_t i;
-    json_array_foreach(json_object_get(stream, "input_stream"), i, chunk) {
+    json_array_foreach(json_object_get(stream, "input_stream"), i, chunk)
+    {
         const json_t *choices = json_object_get(json_object_get(chunk, "data"), "choices");
-        const char *piece = json_string_value(json_object_get(json_object_get(json_array_get(choices, 0), "delta"), "content"));
+        const char *piece =
+            json_string_value(json_object_get(json_object_get(json_array_get(choices, 0), "delta"), "content"));
         if (piece != NULL)
             buf_str(&text, piece);
     }
@@ -489,10 +582,10 @@ static void test_streams(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),      cmocka_unit_test(test_calls),     cmocka_unit_test(test_tolerated),
-        cmocka_unit_test(test_values),    cmocka_unit_test(test_malformed), cmocka_unit_test(test_long_head),
-        cmocka_unit_test(test_counts),    cmocka_unit_test(test_streaming), cmocka_unit_test(test_random),
-        cmocka_unit_test(test_size),      cmocka_unit_test(test_streams),   cmocka_unit_test(test_deep_value),
+        cmocka_unit_test(test_text),   cmocka_unit_test(test_calls),     cmocka_unit_test(test_tolerated),
+        cmocka_unit_test(test_values), cmocka_unit_test(test_malformed), cmocka_unit_test(test_long_head),
+        cmocka_unit_test(test_counts), cmocka_unit_test(test_streaming), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_size),   cmocka_unit_test(test_streams),   cmocka_unit_test(test_deep_value),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
