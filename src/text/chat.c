@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 static const char effort_thorough[] =
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
     "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the root cause, "
@@ -176,6 +178,8 @@ static void write_transition(struct chat_prompt *p, const struct scene *s)
     } else if (t->role == TURN_USER || t->role == TURN_DEVELOPER) {
         bool is_open = s->o->thinking && (!s->c->drops_thinking || (ptrdiff_t)s->i >= s->c->i_last_user);
         put_control(p, TOKEN_ASSISTANT);
+        if (MUTANT(25) && !is_open) /* an empty thinking block instead of the closing tag alone */
+            put_control(p, TOKEN_THINK);
         put_control(p, is_open ? TOKEN_THINK : TOKEN_THINK_END);
     }
 }

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 struct loader {
     const char *p, *end, *start;
     const char *name;
@@ -306,7 +308,7 @@ static json_t *load_value(struct loader *l, int depth)
     char c = *l->p++;
     if (c == '"')
         return load_text(l) ? json_stringn_nocheck(l->scratch.len ? l->scratch.data : "", l->scratch.len) : NULL;
-    if (depth == JSON_DEPTH_MAX) {
+    if (depth == JSON_DEPTH_MAX && !MUTANT(27)) {
         err_set(l->e, HD_EUNSUPPORTED, "%s: byte %zu: nested deeper than %d levels", l->name,
                 (size_t)(l->p - 1 - l->start), JSON_DEPTH_MAX);
         return NULL;
