@@ -73,9 +73,10 @@ static bool take_rows(struct model *m, const struct step_item *items, int n_item
         int first = r->n;
         for (; pos < end && r->n < m->max_rows; pos++, r->n++) {
             m->dev->ops->download(m->dev, m->ws.x_mtp + (size_t)r->n * (size_t)m->kv.stream_dim,
-                                  stream_at(m, &m->rows.seqs[at->i_item], it->seq, pos), bytes);
-            r->tokens[r->n] = token_after(it, MUTANT(21) ? pos - 1 < it->seq->n_tokens ? pos : pos - 1 : pos);
-            r->pos[r->n] = (int32_t)(pos + (MUTANT(20) ? 1 : 0));
+                                  stream_at(m, &m->rows.seqs[at->i_item], it->seq, MUTANT(20) && pos > 0 ? pos - 1 : pos),
+                                  bytes);
+            r->tokens[r->n] = token_after(it, MUTANT(21) && pos > it->seq->n_tokens ? pos - 1 : pos);
+            r->pos[r->n] = (int32_t)pos;
             m->mtp_pos[r->n] = pos;
             m->mtp_item[r->n] = at->i_item;
         }

@@ -70,7 +70,7 @@ done <<EOF
 17|FP4 nibbles swapped|golden|q-tiny
 18|hash layers routed by score|golden|f32-tiny
 19|drafter layer takes the kind of layer 1|golden|f32-tiny
-20|MTP block one position late|golden|f32-tiny
+20|MTP block fed with the stream of the position before|golden|f32-tiny
 21|MTP block fed with the token at its own position|golden|f32-tiny
 23|index row scales read in another order|golden|q-tiny
 24|class default for a missing config key|config|-
