@@ -55,10 +55,11 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 BIN_OBJ := $(BIN_SRC:%.c=$(B)/%.o)
 
 # A test program is tests/SUITE/test_NAME.c; every one is linked with tests/util/*.c, cmocka and the whole library.
-SUITES  := unit house fuzz cli golden tiny api e2e
+SUITES  := unit check house fuzz cli golden tiny api e2e
 TESTS   := $(patsubst %.c,$(B)/%,$(sort $(foreach s,$(SUITES),$(wildcard tests/$s/test_*.c))))
 UNIT    := $(filter $(B)/tests/unit/%,$(TESTS))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+CHECK   := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/check/check_*.c)))
 UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
 
 # ---------------------------------------------------------------- the library and the program
@@ -128,14 +129,17 @@ $(B)/tests/util/libtest.a: $(UTIL)
 	$(AR) rcs $@ $(UTIL)
 
 $(filter-out $(FUZZ),$(TESTS)): $(B)/tests/%: $(B)/tests/%.o $(B)/tests/util/libtest.a $(B)/libhadal.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(LDLIBS)
+	$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS)
+
+# The kernel harness is one program of several files.
+$(B)/tests/check/test_check: $(CHECK)
 
 # Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.
 $(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libhadal.a
 	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(B)/libhadal.a $(LDLIBS)
 
 .SECONDARY:
--include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(B)/tests/fuzz/replay.d
+-include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(CHECK:.o=.d) $(B)/tests/fuzz/replay.d
 
 .PHONY: programs unit test setup-test
 programs: all $(TESTS) $(FUZZ)
@@ -153,6 +157,14 @@ test: setup-test
 # One suite, e.g. `make suite-cli`.
 suite-%: programs
 	@B=$(B) CC=$(CC) tests/run_tests.sh $*
+
+# Every kernel at every instruction-set level; SEED=N repeats a failure. `make bench` prints their speeds.
+.PHONY: check bench
+check: $(B)/tests/check/test_check
+	@$(B)/tests/check/test_check $(if $(SEED),--seed $(SEED))
+
+bench: $(B)/tests/check/test_check
+	@$(B)/tests/check/test_check --bench
 
 # The golden comparison on any folder of that format: make golden GOLDEN=DIR.
 .PHONY: golden

@@ -88,6 +88,8 @@ struct file_map {
 
 int file_map(struct file_map *m, const char *path, struct err *e);
 void file_unmap(struct file_map *m);
+/* Drops the whole pages inside n bytes of a mapping from this process's memory; touching them reads the file again. */
+void file_map_forget(const void *p, size_t n);
 
 /* Reads a whole file of at most `max_bytes`; appends to `out`. path "-" is standard input. */
 int file_read(struct buf *out, const char *path, size_t max_bytes, struct err *e);

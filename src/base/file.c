@@ -48,6 +48,14 @@ void file_unmap(struct file_map *m)
     *m = (struct file_map){0};
 }
 
+void file_map_forget(const void *p, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)p + page - 1) / page * page;
+    uintptr_t last = ((uintptr_t)p + n) / page * page;
+    if (last > first)
+        madvise((void *)first, last - first, MADV_DONTNEED);
+}
+
 int file_read(struct buf *out, const char *path, size_t max_bytes, struct err *e)
 {
     bool is_stdin = strcmp(path, "-") == 0;

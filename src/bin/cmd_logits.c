@@ -378,6 +378,7 @@ int cmd_logits(int argc, char **argv)
         {"numerics", required_argument, NULL, ARG_NUMERICS},
         {"isa", required_argument, NULL, ARG_ISA},
         {"threads", required_argument, NULL, ARG_THREADS},
+        {"layout", required_argument, NULL, ARG_LAYOUT},
         {"tokens", required_argument, NULL, OPT_TOKENS},
         {"positions", required_argument, NULL, OPT_POSITIONS},
         {"mtp", no_argument, NULL, OPT_MTP},

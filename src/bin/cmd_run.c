@@ -223,6 +223,7 @@ int cmd_run(int argc, char **argv)
         {"numerics", required_argument, NULL, ARG_NUMERICS},
         {"isa", required_argument, NULL, ARG_ISA},
         {"threads", required_argument, NULL, ARG_THREADS},
+        {"layout", required_argument, NULL, ARG_LAYOUT},
         {"ctx", required_argument, NULL, ARG_CTX},
         {"think", required_argument, NULL, ARG_THINK},
         {"system", required_argument, NULL, ARG_SYSTEM},

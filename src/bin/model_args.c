@@ -12,6 +12,8 @@ const char model_args_help[] =
     "  -m, --model DIR     checkpoint folder (default: $HADAL_MODEL, else models/tiny here or beside the program)\n"
     "  --numerics NAME     fast (default), reference (DeepSeek's rounding points) or exact (fp32, nothing quantised)\n"
     "  --isa NAME          instruction set: reference, avx2, avx512, neon, neon-dot (default: the best one)\n"
+    "  --layout NAME       packed (default: fast numerics repack weights in memory while opening) or native (weights stay\n"
+    "                      as they are in the file: instant start, slower)\n"
     "  --threads N         CPU threads (default: all that this process may use)\n";
 
 void model_args_init(struct model_args *a)
@@ -65,6 +67,12 @@ int model_args_take(struct model_args *a, const char *command, int c, const char
         return take_name(command, numerics_parse(arg, &a->model.numerics, &e), &e);
     case ARG_ISA:
         return take_name(command, cpu_isa_parse(arg, &a->model.isa, &e), &e);
+    case ARG_LAYOUT:
+        a->model.native = strcmp(arg, "native") == 0;
+        if (a->model.native || strcmp(arg, "packed") == 0)
+            return 1;
+        usage_error(command, "--layout must be packed or native, not '%s'", arg);
+        return -1;
     case ARG_THREADS:
         if (!parse_int_arg(command, "--threads", arg, 1, 4096, &n))
             return -1;

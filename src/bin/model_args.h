@@ -10,7 +10,7 @@ struct model_args {
     int64_t context_tokens; /* 0: not given */
 };
 
-enum { ARG_NUMERICS = 1000, ARG_ISA, ARG_THREADS, ARG_CTX };
+enum { ARG_NUMERICS = 1000, ARG_ISA, ARG_THREADS, ARG_CTX, ARG_LAYOUT };
 
 extern const char model_args_help[];
 

@@ -259,6 +259,47 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
     return rc != HD_OK ? rc : open_pool(m, o->kv_budget_bytes, e);
 }
 
+/* ---------------------------------------------------------------- the device's own layout */
+
+static void pack(struct model *m, struct wmat *w)
+{
+    if (w->data == NULL || !m->dev->ops->prepare(m->dev, w))
+        return;
+    size_t values = (size_t)w->rows * (size_t)w->cols;
+    static const int bits[] = {[W_F32] = 32, [W_BF16] = 16, [W_F16] = 16, [W_FP8] = 8, [W_FP4] = 4};
+    file_map_forget(w->data, values * (size_t)bits[w->format] / 8);
+}
+
+static void pack_layer(struct model *m, struct layer_ops *l)
+{
+    struct wmat *all[] = {&l->wq_a, &l->wq_b, &l->wkv, &l->wo_a, &l->wo_b, &l->gate, &l->comp_kv, &l->comp_gate,
+                          &l->index_wq_b, &l->index_weights, &l->index_kv, &l->index_gate,
+                          &l->shared.w1, &l->shared.w2, &l->shared.w3};
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+        pack(m, all[i]);
+    for (int i = 0; i < m->w.cfg.n_experts; i++) {
+        pack(m, &l->experts[i].w1);
+        pack(m, &l->experts[i].w2);
+        pack(m, &l->experts[i].w3);
+    }
+}
+
+/* Every matrix but the embedding (whose rows are looked up) through ops->prepare; a packed one leaves the mapping. */
+static int pack_weights(struct model *m, const struct progress *p, struct err *e)
+{
+    int n = m->w.cfg.n_layers + (m->mtp ? 1 : 0);
+    for (int i = 0; i < n; i++) {
+        if (progress_tell(p, "preparing weights", (uint64_t)i, (uint64_t)n + 1) != 0)
+            return err_set(e, HD_ECANCELLED, "%s: opening was cancelled", m->w.ckpt.dir);
+        pack_layer(m, &m->layers[i]);
+    }
+    pack(m, &m->head);
+    pack(m, &m->mtp_e);
+    pack(m, &m->mtp_h);
+    progress_tell(p, "preparing weights", (uint64_t)n + 1, (uint64_t)n + 1);
+    return m->dev->ops->sync(m->dev, e);
+}
+
 int model_open(struct model **out, const char *dir, const struct model_options *o, const struct progress *p,
                struct err *e)
 {
@@ -266,7 +307,7 @@ int model_open(struct model **out, const char *dir, const struct model_options *
     struct model *m = xcalloc(1, sizeof *m);
     m->numerics = o->numerics;
     m->max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
-    struct dev_options d = {o->numerics, o->n_threads, o->isa};
+    struct dev_options d = {o->numerics, o->n_threads, o->isa, o->native};
     int rc = dev_open_cpu(&m->dev, &d, e);
     if (rc != HD_OK) {
         free(m);
@@ -275,6 +316,8 @@ int model_open(struct model **out, const char *dir, const struct model_options *
     rc = weights_open(&m->w, dir, o->check_data, p, e);
     if (rc == HD_OK)
         rc = prepare(m, o, e);
+    if (rc == HD_OK)
+        rc = pack_weights(m, p, e);
     if (rc != HD_OK) {
         model_close(&m);
         return rc;

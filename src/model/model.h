@@ -21,6 +21,7 @@ struct model_options {
     enum numerics numerics;
     int n_threads;            /* 0: all usable CPUs */
     enum cpu_isa isa;
+    bool native;              /* run the stored layout; false: fast numerics repack weights while opening */
     int max_rows;             /* rows (tokens) of the largest step; 0: 512 */
     bool check_data;          /* scan scales for NaN codes while opening */
     bool drafter;             /* also prepare the MTP block when the checkpoint has one */

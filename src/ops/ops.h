@@ -38,6 +38,7 @@ struct wmat {
     int rows, cols;
     const void *data;
     const void *scale;
+    const void *packed; /* the device's own copy in its own layout (ops->prepare), or NULL */
 };
 
 /* ---------------------------------------------------------------- KV state formats */
@@ -268,6 +269,10 @@ struct ops {
     /* Waits for everything; the first error of the device since it was opened. */
     int (*sync)(struct dev *d, struct err *e);
 
+    /* Once per matrix, before its first use: the device may keep a copy in a layout of its own (w->packed), after which
+     * linear and moe read only that. true: it did, and the caller may drop the stored form from memory. */
+    bool (*prepare)(struct dev *d, struct wmat *w);
+
     void (*embed)(struct dev *d, const struct op_embed *o);
     void (*hc_pre)(struct dev *d, const struct op_hc_pre *o);
     void (*hc_post)(struct dev *d, const struct op_hc_post *o);
@@ -298,6 +303,7 @@ struct dev_options {
     enum numerics numerics;
     int n_threads;     /* 0: all usable */
     enum cpu_isa isa;  /* level of the CPU kernels */
+    bool native;       /* run the stored layout as it is: prepare keeps no copies */
 };
 
 int dev_open_cpu(struct dev **d, const struct dev_options *o, struct err *e);

@@ -1,6 +1,8 @@
 /* The CPU device: opening, memory, the table. */
 #include "ops/cpu/cpu.h"
 
+#include "ops/cpu/fast.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,12 @@ float *cpu_shared_scratch(struct cpu_dev *c, size_t n)
     return c->shared.data;
 }
 
+uint8_t *cpu_packed_scratch(struct cpu_dev *c, size_t bytes)
+{
+    grow(&c->packed_x, (bytes + sizeof(float) - 1) / sizeof(float));
+    return (uint8_t *)c->packed_x.data;
+}
+
 void cpu_run(struct cpu_dev *c, int n_tasks, double work, void (*fn)(void *, int, int), void *arg)
 {
     pool_run(work < WORK_MIN ? NULL : c->pool, n_tasks, fn, arg);
@@ -53,6 +61,8 @@ static void cpu_close(struct dev **d)
         free(c->per_thread[i].data);
     free(c->per_thread);
     free(c->shared.data);
+    free(c->packed_x.data);
+    fast_store_free(c->store);
     pool_close(&c->pool);
     free(c);
     *d = NULL;
@@ -92,6 +102,7 @@ static const struct ops cpu_ops = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .sync = cpu_sync,
+    .prepare = fast_prepare,
     .embed = cpu_embed,
     .hc_pre = cpu_hc_pre,
     .hc_post = cpu_hc_post,
@@ -118,6 +129,8 @@ int dev_open_cpu(struct dev **d, const struct dev_options *o, struct err *e)
     c->base.ops = &cpu_ops;
     c->base.numerics = o->numerics;
     c->kern = kern_for(o->isa);
+    if (o->numerics == NUM_FAST && !o->native)
+        c->fast = fast_kern_for(o->isa);
     int rc = pool_open(&c->pool, o->n_threads, e);
     if (rc != HD_OK) {
         free(c);

@@ -2,6 +2,7 @@
 #ifndef HADAL_CPU_H
 #define HADAL_CPU_H
 
+#include "ops/cpu/fast_kern.h"
 #include "ops/cpu/kern.h"
 #include "ops/ops.h"
 
@@ -17,6 +18,11 @@ struct cpu_dev {
     struct scratch *per_thread; /* [threads], grown on first use to the largest need seen */
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
     struct err first_error;
+    /* the fast path (NUM_FAST) */
+    const struct fast_kern *fast; /* NULL: no weight is packed */
+    struct fast_store *store;     /* memory of the packed weights */
+    struct scratch packed_x;      /* packed activations of an operation */
+    uint64_t n_fast;              /* operations that ran on packed weights */
 };
 
 static inline struct cpu_dev *cpu_of(struct dev *d)
@@ -34,6 +40,8 @@ static inline bool cpu_rounds(const struct dev *d)
  * sticky device error and the process-wide fallback is impossible, so it aborts (sizes are bounded by the model). */
 float *cpu_scratch(struct cpu_dev *c, int i_thread, size_t n);
 float *cpu_shared_scratch(struct cpu_dev *c, size_t n);
+/* The same for packed activations, in bytes. */
+uint8_t *cpu_packed_scratch(struct cpu_dev *c, size_t bytes);
 
 /* pool_run, unless the whole work is too small (in multiply-adds) to be worth waking threads. */
 void cpu_run(struct cpu_dev *c, int n_tasks, double work, void (*fn)(void *, int, int), void *arg);

@@ -1,5 +1,6 @@
 /* y = x W^T for every stored weight format: a weight row is decoded to fp32 once and used for all rows of the step. */
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/fast.h"
 
 #include <string.h>
 
@@ -43,6 +44,10 @@ static bool needs_act_quant(const struct cpu_dev *c, const struct op_linear *o)
 void cpu_linear(struct dev *d, const struct op_linear *o)
 {
     struct cpu_dev *c = cpu_of(d);
+    if (fast_has_linear(o)) {
+        fast_linear(c, o);
+        return;
+    }
     int groups = o->groups > 1 ? o->groups : 1;
     struct linear_job j = {.c = c, .o = o, .x = o->x, .ldx = (size_t)o->w.cols * (size_t)groups,
                            .ldy = (size_t)o->w.rows, .rows_per_group = o->w.rows / groups};

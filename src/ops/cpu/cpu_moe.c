@@ -1,5 +1,5 @@
 /* Routing and the experts. Rows are grouped by expert, so that an expert's weights are decoded once per step. */
-#include "ops/cpu/cpu.h"
+#include "ops/cpu/cpu_moe.h"
 
 #include <math.h>
 #include <string.h>
@@ -81,25 +81,12 @@ void cpu_route(struct dev *d, const struct op_route *o)
 
 /* ---------------------------------------------------------------- experts */
 
-/* Pair p = (row, slot): slots 0..k-1 are routed, slot k is the shared expert. Pairs are laid out grouped by expert. */
-struct moe_job {
-    struct cpu_dev *c;
-    const struct op_moe *o;
-    const float *x;           /* [N][D] quantised when the device quantises */
-    int n_groups;             /* experts that have at least one row, the shared expert last */
-    const int32_t *group_expert, *group_start; /* start[n_groups] = number of pairs */
-    const int32_t *pair_row;  /* [pairs] */
-    const float *pair_weight; /* [pairs] */
-    const int32_t *pair_of;   /* [N][k+1] -> pair */
-    int tasks_h, tasks_d;     /* row blocks of one expert in each phase */
-};
-
-static const struct op_expert *expert_of(const struct op_moe *o, int32_t e)
+const struct op_expert *moe_expert(const struct op_moe *o, int32_t e)
 {
     return e == o->n_experts ? o->shared : &o->experts[e];
 }
 
-static float swiglu(float g, float u, float limit)
+float moe_swiglu(float g, float u, float limit)
 {
     if (limit > 0) {
         g = g < limit ? g : limit;
@@ -116,7 +103,7 @@ static void hidden_task(void *arg, int i_task, int i_thread)
     int g = i_task / j->tasks_h, first = i_task % j->tasks_h * ROWS_PER_TASK;
     int last = first + ROWS_PER_TASK < o->expert_dim ? first + ROWS_PER_TASK : o->expert_dim;
     int start = j->group_start[g], n = j->group_start[g + 1] - start;
-    const struct op_expert *ex = expert_of(o, j->group_expert[g]);
+    const struct op_expert *ex = moe_expert(o, j->group_expert[g]);
     float limit = MUTANT(14) && ex == o->shared ? 0 : o->limit;
     float *w1 = cpu_scratch(j->c, i_thread, 2 * (size_t)o->dim + 2), *w3 = w1 + o->dim, *gu = w3 + o->dim;
     for (int r = first; r < last; r++) {
@@ -127,7 +114,7 @@ static void hidden_task(void *arg, int i_task, int i_thread)
             gu[0] = j->c->kern->dot(x, w1, o->dim);
             gu[1] = j->c->kern->dot(x, w3, o->dim);
             cpu_round(j->c, gu, 2);
-            float h = swiglu(gu[0], gu[1], limit);
+            float h = moe_swiglu(gu[0], gu[1], limit);
             o->h[(size_t)p * (size_t)o->expert_dim + (size_t)r] = h * j->pair_weight[p];
         }
     }
@@ -149,7 +136,7 @@ static void out_task(void *arg, int i_task, int i_thread)
     int g = i_task / j->tasks_d, first = i_task % j->tasks_d * ROWS_PER_TASK;
     int last = first + ROWS_PER_TASK < o->dim ? first + ROWS_PER_TASK : o->dim;
     int start = j->group_start[g], n = j->group_start[g + 1] - start;
-    const struct op_expert *ex = expert_of(o, j->group_expert[g]);
+    const struct op_expert *ex = moe_expert(o, j->group_expert[g]);
     size_t dim = (size_t)o->dim, hdim = (size_t)o->expert_dim;
     float *w2 = cpu_scratch(j->c, i_thread, hdim);
     for (int r = first; r < last; r++) {
@@ -234,6 +221,21 @@ static bool is_quantised(enum wformat f)
     return f == W_FP8 || f == W_FP4;
 }
 
+static void portable_moe(struct moe_job *j, int n_pairs, float *quantised)
+{
+    const struct op_moe *o = j->o;
+    bool quantise = cpu_rounds(&j->c->base) && is_quantised(o->experts[0].w1.format);
+    double work = (double)n_pairs * o->dim * o->expert_dim;
+    if (quantise) {
+        j->x = quantised;
+        cpu_run(j->c, o->n, (double)o->n * o->dim * 10, quantise_input_task, j);
+    }
+    cpu_run(j->c, j->n_groups * j->tasks_h, work * 2, hidden_task, j);
+    if (quantise)
+        cpu_run(j->c, n_pairs, (double)n_pairs * o->expert_dim * 10, quantise_task, j);
+    cpu_run(j->c, j->n_groups * j->tasks_d, work, out_task, j);
+}
+
 void cpu_moe(struct dev *d, const struct op_moe *o)
 {
     struct cpu_dev *c = cpu_of(d);
@@ -244,17 +246,11 @@ void cpu_moe(struct dev *d, const struct op_moe *o)
     size_t n_ints = 4 * ((size_t)o->n_experts + 4) + 3 * (size_t)o->n * (size_t)slots;
     size_t n_x = (size_t)o->n * (size_t)o->dim;
     float *mem = cpu_shared_scratch(c, n_ints + n_x);
-    bool quantise = cpu_rounds(d) && is_quantised(o->experts[0].w1.format);
     plan_groups(&j, (int32_t *)mem);
     int n_pairs = o->n * slots;
-    double work = (double)n_pairs * o->dim * o->expert_dim;
-    if (quantise) {
-        j.x = mem + n_ints;
-        cpu_run(c, o->n, (double)n_x * 10, quantise_input_task, &j);
-    }
-    cpu_run(c, j.n_groups * j.tasks_h, work * 2, hidden_task, &j);
-    if (quantise)
-        cpu_run(c, n_pairs, (double)n_pairs * o->expert_dim * 10, quantise_task, &j);
-    cpu_run(c, j.n_groups * j.tasks_d, work, out_task, &j);
+    if (fast_has_moe(o))
+        fast_moe(&j);
+    else
+        portable_moe(&j, n_pairs, mem + n_ints);
     cpu_run(c, o->n, (double)n_pairs * o->dim, combine_task, &j);
 }

@@ -1,0 +1,9 @@
+/* Levels of the fast kernel table; internal to ops/cpu. */
+#include "ops/cpu/fast_kern.h"
+
+extern const struct fast_kern fast_kern_ref;
+#if defined(__x86_64__)
+extern const struct fast_kern fast_kern_avx2;
+#elif defined(__aarch64__)
+extern const struct fast_kern fast_kern_neon;
+#endif

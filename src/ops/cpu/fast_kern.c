@@ -1,0 +1,73 @@
+/* The ladder of fast kernel tables, and the shape of packed activations. */
+#include "ops/cpu/fast_kern.h"
+
+#include "ops/cpu/fast_decl.h"
+
+const struct fast_kern *fast_kern_for(enum cpu_isa isa)
+{
+    const struct fast_kern *k = &fast_kern_ref;
+#if defined(__x86_64__)
+    if (isa >= ISA_AVX2)
+        k = &fast_kern_avx2;
+#elif defined(__aarch64__)
+    if (isa >= ISA_NEON)
+        k = &fast_kern_neon;
+#endif
+    (void)isa;
+    return k;
+}
+
+enum fast_x_kind fast_x_kind_of(enum wformat f, bool no_act_quant)
+{
+    if (f == W_FP4)
+        return FX_DIGITS;
+    if (f == W_FP8)
+        return no_act_quant ? FX_SCALED : FX_CODES;
+    return FX_PLAIN;
+}
+
+static size_t round_64(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+
+static int columns_of(enum fast_x_kind kind, int cols)
+{
+    int to = kind == FX_DIGITS ? 32 : 8;
+    return (cols + to - 1) / to * to;
+}
+
+static size_t data_bytes(enum fast_x_kind kind, int n, int cols)
+{
+    size_t values = (size_t)n * (size_t)columns_of(kind, cols);
+    return round_64(kind == FX_DIGITS ? values * 3 : values * 4);
+}
+
+static size_t scale_bytes(int n, int cols)
+{
+    return round_64((size_t)n * (size_t)((cols + IL16_BLOCK - 1) / IL16_BLOCK) * sizeof(float));
+}
+
+static size_t minus_bytes(enum fast_x_kind kind, int n, int cols)
+{
+    return kind == FX_DIGITS ? round_64((size_t)n * (size_t)(columns_of(kind, cols) / 32) * sizeof(int32_t)) : 0;
+}
+
+size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int cols)
+{
+    (void)k;
+    return data_bytes(kind, n, cols) + scale_bytes(n, cols) + minus_bytes(kind, n, cols);
+}
+
+void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem)
+{
+    uint8_t *at = mem;
+    *x = (struct fast_x){.kind = kind, .n = n, .cols = cols, .cols_padded = columns_of(kind, cols)};
+    x->n_blocks = (cols + IL16_BLOCK - 1) / IL16_BLOCK;
+    x->tile = k->tile[kind];
+    x->data = at;
+    at += data_bytes(kind, n, cols);
+    x->scale = (float *)(void *)at;
+    at += scale_bytes(n, cols);
+    x->minus = (int32_t *)(void *)at;
+}

@@ -1,0 +1,66 @@
+/* Micro-kernels of the fast path (NUM_FAST): matrices in the il16 layout times activations, one table a level.
+ *
+ * The result is defined here, not by a level: for every output
+ *
+ *     y = 0; for each block b of columns in ascending order:  y = fma(scale_b, dot_b, y)
+ *
+ * FP8, BF16, F32: a block is 128 columns and dot_b an fp32 chain of fused multiply-adds in ascending column order.
+ * FP4: a block is 32 columns and dot_b the exact integer sum of (2 e2m1) x (512 e4m3), rounded once to fp32.
+ * scale_b is the weight scale times the activation scale. So every level but the bf16 dot-product one gives the same
+ * bits, and a row's result does not depend on the other rows, on the tile it falls in, or on threads. The bf16 level sums
+ * dot_b in pairs, in the same order for any number of rows.
+ */
+#ifndef HADAL_OPS_CPU_FAST_KERN_H
+#define HADAL_OPS_CPU_FAST_KERN_H
+
+#include "ops/cpu/il16.h"
+
+/* How activations are prepared for a weight format. */
+enum fast_x_kind {
+    FX_PLAIN,  /* BF16, F32 weights: fp32 as given */
+    FX_CODES,  /* FP8 weights: e4m3 codes of blocks of 128 (act_quant), times 2^118 */
+    FX_SCALED, /* FP8 weights without activation quantisation: blocks of 128 scaled by a power of two */
+    FX_DIGITS, /* FP4 weights: e4m3 codes times 512 as three signed digits of base 128 */
+};
+
+/* Rows are grouped in tiles of at most `tile` rows (the level's, by kind); the last tile is narrower, m = what is left. */
+struct fast_x {
+    enum fast_x_kind kind;
+    int n, cols, cols_padded, n_blocks; /* n_blocks of 128 columns */
+    int tile;
+    /* fp32 kinds: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][3 digits][2]: of columns
+     * 0,4,1,5 and 2,6,3,7 of the eight, least digit first. The bf16 level: bf16 pairs [tiles][cols_padded/2][m]. */
+    void *data;
+    float *scale;   /* [n][n_blocks] of the block; unused in FX_PLAIN */
+    int32_t *minus; /* FX_DIGITS [n][cols_padded/32]: -12 times the block's sum, since codes are stored with offset 12 */
+};
+
+/* y[i*ldy + j] for every row i of x and the 16 n_tiles matrix rows j of a strip of 1..FAST_STRIP tiles from tile0 on,
+ * padding rows too. */
+typedef void fast_matmul_fn(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy);
+
+enum { FAST_STRIP = 4 };
+
+struct fast_kern {
+    const char *name;
+    int tile[4]; /* activation rows in a tile, by fast_x_kind */
+    /* Quantises, scales or copies row-major rows x[i*ldx], i in [first, last), into out (whose memory and sizes
+     * fast_x_init set). Rows are independent. */
+    void (*pack)(struct fast_x *out, const float *x, size_t ldx, int first, int last);
+    fast_matmul_fn *fp4, *fp8, *bf16, *f32;
+    /* Runs `turns` rounds of independent fused multiply-adds in registers; returns how many FLOPs that were. */
+    double (*burn)(int turns);
+    /* Reads the bytes once (64-byte aligned, a multiple of 256). */
+    void (*read)(const void *p, size_t bytes);
+};
+
+/* The best table of a level on this machine. */
+const struct fast_kern *fast_kern_for(enum cpu_isa isa);
+
+/* Shapes `x` for n rows of `cols` columns and places it in mem (64-byte aligned, fast_x_bytes long). */
+size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int cols);
+void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem);
+/* The kind of activations that weights of a format take. */
+enum fast_x_kind fast_x_kind_of(enum wformat f, bool no_act_quant);
+
+#endif

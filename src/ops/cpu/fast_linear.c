@@ -1,0 +1,80 @@
+/* linear on packed weights: activations packed once per group, then strips of 64 matrix rows shared out among threads. */
+#include <string.h>
+
+#include "ops/cpu/fast.h"
+
+enum { STRIP_ROWS = FAST_STRIP * IL16_ROWS, GROUPS_MAX = 64, PACK_ROWS = 8 };
+
+struct fast_job {
+    struct cpu_dev *c;
+    const struct op_linear *o;
+    const struct il16 *w;
+    struct fast_x x[GROUPS_MAX];
+    int groups, rows, strips; /* per group: matrix rows, strips of them */
+    int packs;                /* pack tasks of a group */
+};
+
+bool fast_has_linear(const struct op_linear *o)
+{
+    int groups = o->groups > 1 ? o->groups : 1;
+    return o->w.packed != NULL && groups <= GROUPS_MAX && (groups == 1 || o->w.rows / groups % IL16_ROWS == 0) &&
+           !(o->w.format == W_FP4 && o->no_act_quant);
+}
+
+void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,
+                float *y, size_t ldy)
+{
+    fast_matmul_fn *fn = w->format == W_FP4 ? c->fast->fp4 : w->format == W_FP8 ? c->fast->fp8
+                         : w->format == W_BF16 ? c->fast->bf16 : c->fast->f32;
+    int left = w->rows - tile0 * IL16_ROWS, n = left < nt * IL16_ROWS ? left : nt * IL16_ROWS;
+    if (x->n == 1 && n == nt * IL16_ROWS) {
+        fn(w, tile0, nt, x, y, ldy);
+        if (round)
+            c->kern->round_bf16(y, (size_t)n);
+        return;
+    }
+    /* Sums of a block-wise product are read and written per block: kept together, not at the stride of the result. */
+    float *sum = cpu_scratch(c, i_thread, (size_t)x->n * STRIP_ROWS);
+    fn(w, tile0, nt, x, sum, STRIP_ROWS);
+    for (int i = 0; i < x->n; i++) {
+        memcpy(y + (size_t)i * ldy, sum + (size_t)i * STRIP_ROWS, (size_t)n * sizeof *y);
+        if (round)
+            c->kern->round_bf16(y + (size_t)i * ldy, (size_t)n);
+    }
+}
+
+static void pack_task(void *arg, int i_task, int i_thread)
+{
+    (void)i_thread;
+    struct fast_job *j = arg;
+    int g = i_task / j->packs, first = i_task % j->packs * PACK_ROWS;
+    int last = first + PACK_ROWS < j->o->n ? first + PACK_ROWS : j->o->n;
+    size_t cols = (size_t)j->o->w.cols;
+    j->c->fast->pack(&j->x[g], j->o->x + (size_t)g * cols, cols * (size_t)j->groups, first, last);
+}
+
+static void strip_task(void *arg, int i_task, int i_thread)
+{
+    const struct fast_job *j = arg;
+    int g = i_task / j->strips, s = i_task % j->strips, tiles = (j->rows + IL16_ROWS - 1) / IL16_ROWS;
+    int nt = tiles - s * FAST_STRIP < FAST_STRIP ? tiles - s * FAST_STRIP : FAST_STRIP;
+    float *y = j->o->y + (size_t)g * (size_t)j->rows + (size_t)s * STRIP_ROWS;
+    fast_strip(j->c, i_thread, j->w, g * tiles + s * FAST_STRIP, nt, &j->x[g], !j->o->keep_f32, y, (size_t)j->o->w.rows);
+}
+
+void fast_linear(struct cpu_dev *c, const struct op_linear *o)
+{
+    struct fast_job j = {.c = c, .o = o, .w = o->w.packed, .groups = o->groups > 1 ? o->groups : 1};
+    j.rows = o->w.rows / j.groups;
+    j.strips = (j.rows + STRIP_ROWS - 1) / STRIP_ROWS;
+    j.packs = (o->n + PACK_ROWS - 1) / PACK_ROWS;
+    enum fast_x_kind kind = fast_x_kind_of(o->w.format, o->no_act_quant);
+    size_t bytes = fast_x_bytes(c->fast, kind, o->n, o->w.cols);
+    uint8_t *mem = cpu_packed_scratch(c, bytes * (size_t)j.groups);
+    for (int g = 0; g < j.groups; g++)
+        fast_x_init(&j.x[g], c->fast, kind, o->n, o->w.cols, mem + (size_t)g * bytes);
+    double values = (double)o->n * o->w.cols * j.groups;
+    c->n_fast++;
+    cpu_run(c, j.groups * j.packs, values * 10, pack_task, &j);
+    cpu_run(c, j.groups * j.strips, values * j.rows, strip_task, &j);
+}

@@ -1,0 +1,155 @@
+/* The experts on packed weights: rows packed per expert, then strips of all active experts shared out among threads. */
+#include <string.h>
+
+#include "ops/cpu/cpu_moe.h"
+#include "ops/cpu/fast.h"
+
+enum { STRIP_ROWS = FAST_STRIP * IL16_ROWS, PACK_PAIRS = 4 };
+
+struct fast_moe_job {
+    struct moe_job *j;
+    struct fast_x *x;       /* [groups] packed rows of each expert; one shared by all when the step has one row */
+    int strips_h, strips_d; /* of one expert */
+};
+
+static bool is_packed(const struct op_expert *e)
+{
+    return e->w1.packed != NULL && e->w2.packed != NULL && e->w3.packed != NULL;
+}
+
+bool fast_has_moe(const struct op_moe *o)
+{
+    /* All experts are stored alike; the shared one may differ in format but not in being packed. */
+    return is_packed(&o->experts[0]) && (o->shared == NULL || is_packed(o->shared));
+}
+
+static int group_rows(const struct moe_job *j, int g)
+{
+    return j->group_start[g + 1] - j->group_start[g];
+}
+
+static enum wformat format_of(const struct fast_moe_job *f, int g, bool hidden)
+{
+    const struct op_expert *e = moe_expert(f->j->o, f->j->group_expert[g]);
+    return hidden ? e->w2.format : e->w1.format;
+}
+
+/* Places the packed rows of every group in scratch: inputs [D], or hidden values [I]. */
+static void place_rows(struct fast_moe_job *f, bool hidden)
+{
+    struct cpu_dev *c = f->j->c;
+    int cols = hidden ? f->j->o->expert_dim : f->j->o->dim, n_groups = f->j->n_groups;
+    size_t bytes = (size_t)n_groups * sizeof *f->x, at = bytes = (bytes + 63) / 64 * 64;
+    for (int g = 0; g < n_groups; g++)
+        bytes += fast_x_bytes(c->fast, fast_x_kind_of(format_of(f, g, hidden), false), group_rows(f->j, g), cols);
+    uint8_t *mem = cpu_packed_scratch(c, bytes);
+    f->x = (struct fast_x *)(void *)mem;
+    for (int g = 0; g < n_groups; g++) {
+        enum fast_x_kind kind = fast_x_kind_of(format_of(f, g, hidden), false);
+        fast_x_init(&f->x[g], c->fast, kind, group_rows(f->j, g), cols, mem + at);
+        at += fast_x_bytes(c->fast, kind, group_rows(f->j, g), cols);
+    }
+}
+
+/* Rows of the step, gathered into the order of the group's pairs, one call a row. */
+static void pack_input_task(void *arg, int g, int i_thread)
+{
+    (void)i_thread;
+    const struct fast_moe_job *f = arg;
+    const struct moe_job *j = f->j;
+    size_t dim = (size_t)j->o->dim;
+    for (int i = 0; i < f->x[g].n; i++) {
+        const float *row = j->o->x + (size_t)j->pair_row[j->group_start[g] + i] * dim;
+        j->c->fast->pack(&f->x[g], row, 0, i, i + 1);
+    }
+}
+
+/* One row: every routed expert takes the same packed activations, so they are packed once a format. */
+static void share_one_row(struct fast_moe_job *f)
+{
+    int first[4] = {-1, -1, -1, -1};
+    for (int g = 0; g < f->j->n_groups; g++) {
+        enum fast_x_kind kind = f->x[g].kind;
+        if (first[kind] < 0) {
+            first[kind] = g;
+            pack_input_task(f, g, 0);
+        } else {
+            f->x[g] = f->x[first[kind]];
+        }
+    }
+}
+
+static int strip_tiles(const struct il16 *w, int s)
+{
+    int left = w->n_tiles - s * FAST_STRIP;
+    return left < FAST_STRIP ? left : FAST_STRIP;
+}
+
+/* A strip of w1 and w3 of one expert: h = silu(g) u weight. */
+static void hidden_task(void *arg, int i_task, int i_thread)
+{
+    const struct fast_moe_job *f = arg;
+    const struct moe_job *j = f->j;
+    const struct op_moe *o = j->o;
+    int g = i_task / f->strips_h, s = i_task % f->strips_h, start = j->group_start[g], n = f->x[g].n;
+    const struct op_expert *e = moe_expert(o, j->group_expert[g]);
+    int nt = strip_tiles(e->w1.packed, s), first = s * STRIP_ROWS;
+    int rows = o->expert_dim - first < nt * IL16_ROWS ? o->expert_dim - first : nt * IL16_ROWS;
+    float *h = o->h + (size_t)start * (size_t)o->expert_dim + first;
+    float *up = cpu_scratch(j->c, i_thread, 2 * (size_t)n * STRIP_ROWS) + (size_t)n * STRIP_ROWS;
+    fast_strip(j->c, i_thread, e->w3.packed, s * FAST_STRIP, nt, &f->x[g], true, up, STRIP_ROWS);
+    fast_strip(j->c, i_thread, e->w1.packed, s * FAST_STRIP, nt, &f->x[g], true, h, (size_t)o->expert_dim);
+    for (int i = 0; i < n; i++, h += o->expert_dim, up += STRIP_ROWS)
+        for (int r = 0; r < rows; r++)
+            h[r] = moe_swiglu(h[r], up[r], o->limit) * j->pair_weight[start + i];
+}
+
+/* A few pairs' hidden values rounded and packed for w2; i_task counts PACK_PAIRS of all pairs. */
+static void pack_hidden_task(void *arg, int i_task, int i_thread)
+{
+    (void)i_thread;
+    const struct fast_moe_job *f = arg;
+    const struct moe_job *j = f->j;
+    size_t dim = (size_t)j->o->expert_dim;
+    int first = i_task * PACK_PAIRS, n_pairs = j->group_start[j->n_groups], g = 0;
+    int last = first + PACK_PAIRS < n_pairs ? first + PACK_PAIRS : n_pairs;
+    for (int p = first; p < last; p++) {
+        while (j->group_start[g + 1] <= p)
+            g++;
+        float *h = j->o->h + (size_t)p * dim;
+        cpu_round(j->c, h, dim);
+        int i = p - j->group_start[g];
+        j->c->fast->pack(&f->x[g], h, 0, i, i + 1);
+    }
+}
+
+static void out_task(void *arg, int i_task, int i_thread)
+{
+    const struct fast_moe_job *f = arg;
+    const struct moe_job *j = f->j;
+    int g = i_task / f->strips_d, s = i_task % f->strips_d;
+    const struct il16 *w2 = moe_expert(j->o, j->group_expert[g])->w2.packed;
+    size_t dim = (size_t)j->o->dim;
+    float *out = j->o->out + (size_t)j->group_start[g] * dim + (size_t)s * STRIP_ROWS;
+    fast_strip(j->c, i_thread, w2, s * FAST_STRIP, strip_tiles(w2, s), &f->x[g], false, out, dim);
+}
+
+void fast_moe(struct moe_job *j)
+{
+    const struct op_moe *o = j->o;
+    struct fast_moe_job f = {.j = j};
+    int n_pairs = j->group_start[j->n_groups];
+    f.strips_h = (o->expert_dim + STRIP_ROWS - 1) / STRIP_ROWS;
+    f.strips_d = (o->dim + STRIP_ROWS - 1) / STRIP_ROWS;
+    double work = (double)n_pairs * o->dim * o->expert_dim;
+    j->c->n_fast++;
+    place_rows(&f, false);
+    if (o->n == 1)
+        share_one_row(&f);
+    else
+        cpu_run(j->c, j->n_groups, (double)n_pairs * o->dim * 10, pack_input_task, &f);
+    cpu_run(j->c, j->n_groups * f.strips_h, work * 2, hidden_task, &f);
+    place_rows(&f, true);
+    cpu_run(j->c, (n_pairs + PACK_PAIRS - 1) / PACK_PAIRS, (double)n_pairs * o->expert_dim * 10, pack_hidden_task, &f);
+    cpu_run(j->c, j->n_groups * f.strips_d, work, out_task, &f);
+}

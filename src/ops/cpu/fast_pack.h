@@ -1,0 +1,126 @@
+/* Activation packing of the fast kernels, plain C compiled at every level (kern_fast_*.c include it). See fast_kern.h. */
+#include <string.h>
+
+#include "num/num.h"
+#include "ops/cpu/fast_kern.h"
+
+/* Largest magnitude of n values, by bits: finite fp32 magnitudes order like integers. */
+static inline float block_amax(const float *x, int n)
+{
+    uint32_t top = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t u = f32_bits(x[i]) & 0x7fffffffu;
+        top = u > top ? u : top;
+    }
+    return f32_from_bits(top);
+}
+
+/* v rounded to e4m3 as an fp32 value; |v| <= 448. Below 2^-6 the step is 2^-9: adding 1.5*2^14 rounds at that step. */
+static inline float e4m3_rounded(float v)
+{
+    uint32_t u = f32_bits(v), a = u & 0x7fffffffu;
+    uint32_t normal = (a + 0x7ffffu + (a >> 20 & 1)) & 0xfff00000u;
+    uint32_t small = f32_bits((f32_from_bits(a) + 0x1.8p14f) - 0x1.8p14f);
+    return f32_from_bits((u & 0x80000000u) | (a < 0x3c800000u ? small : normal));
+}
+
+/* One block (n <= 128 values) to codes as fp32 values; returns the scale exponent. */
+static inline int block_codes(const float *x, int n, float *codes)
+{
+    int e = act_quant_exponent(block_amax(x, n));
+    float inverse = pow2f(-e);
+    for (int i = 0; i < n; i++)
+        codes[i] = e4m3_rounded(x[i] * inverse);
+    return e;
+}
+
+/* codes * 2^118 and the exponent e+2: together with the 2^-120 of a decoded FP8 weight that is 2^e. */
+static inline float block_fp8(const float *x, int n, float *out)
+{
+    int e = block_codes(x, n, out);
+    for (int i = 0; i < n; i++)
+        out[i] *= 0x1p118f;
+    return pow2f(e + 2);
+}
+
+/* x * 2^(120-E) and 2^E, E the exponent of the largest magnitude, at least -7 so that the factor is an fp32. */
+static inline float block_scaled(const float *x, int n, float *out)
+{
+    int e = (int)(f32_bits(block_amax(x, n)) >> 23) - 127;
+    e = e < -7 ? -7 : e;
+    float factor = pow2f(120 - e);
+    for (int i = 0; i < n; i++)
+        out[i] = x[i] * factor;
+    return pow2f(e);
+}
+
+/* Prepares block b of one row (fp32 kinds) into out [128]; columns beyond the row are 0. */
+static inline void block_f32(struct fast_x *x, const float *row, int i, int b, float *out)
+{
+    int first = b * IL16_BLOCK, n = x->cols - first < IL16_BLOCK ? x->cols - first : IL16_BLOCK;
+    float *scale = &x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)b];
+    memset(out + n, 0, (size_t)(IL16_BLOCK - n) * sizeof *out);
+    if (x->kind == FX_CODES)
+        *scale = block_fp8(row + first, n, out);
+    else if (x->kind == FX_SCALED)
+        *scale = block_scaled(row + first, n, out);
+    else
+        memcpy(out, row + first, (size_t)n * sizeof *out);
+}
+
+static inline void pack_f32_row(struct fast_x *x, const float *row, int i)
+{
+    int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile;
+    float *out = (float *)x->data + (size_t)t * (size_t)x->tile * (size_t)x->cols_padded + i % x->tile;
+    float block[IL16_BLOCK];
+    for (int b = 0; b < x->n_blocks; b++) {
+        block_f32(x, row, i, b, block);
+        int first = b * IL16_BLOCK, n = x->cols_padded - first < IL16_BLOCK ? x->cols_padded - first : IL16_BLOCK;
+        for (int k = 0; k < n; k++)
+            out[(size_t)(first + k) * (size_t)m] = block[k];
+    }
+}
+
+/* The three signed base-128 digits of v in [-229376, 229376], least first: -64..63, -64..63, -14..14. */
+static inline void digits_of(int32_t v, int8_t d[3])
+{
+    int32_t d0 = ((v + 64) & 127) - 64, rest = (v - d0) / 128, d1 = ((rest + 64) & 127) - 64;
+    d[0] = (int8_t)d0;
+    d[1] = (int8_t)d1;
+    d[2] = (int8_t)((rest - d1) / 128);
+}
+
+static inline void pack_digits_row(struct fast_x *x, const float *row, int i)
+{
+    static const int place[8] = {0, 2, 4, 6, 1, 3, 5, 7}; /* byte of column j among the two words */
+    int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile;
+    int8_t *out = (int8_t *)x->data;
+    out += ((size_t)t * (size_t)x->tile * (size_t)(x->cols_padded / 8) + (size_t)(i % x->tile)) * 24;
+    int32_t *minus = x->minus + (size_t)i * (size_t)(x->cols_padded / 32);
+    float codes[IL16_BLOCK];
+    for (int b = 0; b < x->n_blocks; b++) {
+        int first = b * IL16_BLOCK, n = x->cols - first < IL16_BLOCK ? x->cols - first : IL16_BLOCK;
+        int e = block_codes(row + first, n, codes);
+        x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)b] = pow2f(e - 10);
+        memset(minus + first / 32, 0, (size_t)(n / 32) * sizeof *minus);
+        for (int k = 0; k < n; k++) {
+            int32_t v = (int32_t)(codes[k] * 512);
+            int8_t d[3];
+            digits_of(v, d);
+            minus[(first + k) / 32] -= 12 * v;
+            int8_t *word = out + (size_t)((first + k) / 8) * (size_t)m * 24;
+            for (int p = 0; p < 3; p++)
+                word[p * 8 + place[k % 8]] = d[p];
+        }
+    }
+}
+
+static void pack_rows(struct fast_x *x, const float *rows, size_t ldx, int first, int last)
+{
+    for (int i = first; i < last; i++) {
+        if (x->kind == FX_DIGITS)
+            pack_digits_row(x, rows + (size_t)i * ldx, i);
+        else
+            pack_f32_row(x, rows + (size_t)i * ldx, i);
+    }
+}

@@ -1,0 +1,91 @@
+/* Packing weights at open: large huge-page chunks from which matrices are carved, all threads packing tiles. */
+#include <sys/mman.h>
+#include <stdlib.h>
+
+#include "ops/cpu/fast.h"
+
+enum { CHUNK_BYTES = 64 << 20, HUGE_PAGE = 2 << 20, HEAD_BYTES = 128 };
+
+struct chunk {
+    struct chunk *next;
+    uint8_t *at;
+    size_t bytes, used;
+};
+
+struct fast_store {
+    struct chunk *chunks; /* the newest first; only it has room */
+};
+
+static struct chunk *chunk_open(size_t bytes)
+{
+    bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    madvise(p, bytes, MADV_HUGEPAGE); /* advice: without huge pages the same bytes are read, slower */
+    struct chunk *c = xcalloc(1, sizeof *c);
+    c->at = p;
+    c->bytes = bytes;
+    return c;
+}
+
+/* 64-byte aligned memory that lives as long as the device; NULL when there is none. */
+static uint8_t *store_take(struct fast_store *s, size_t bytes)
+{
+    if (s->chunks == NULL || s->chunks->bytes - s->chunks->used < bytes) {
+        struct chunk *c = chunk_open(bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES);
+        if (c == NULL)
+            return NULL;
+        c->next = s->chunks;
+        s->chunks = c;
+    }
+    uint8_t *p = s->chunks->at + s->chunks->used;
+    s->chunks->used += bytes;
+    return p;
+}
+
+void fast_store_free(struct fast_store *s)
+{
+    while (s != NULL && s->chunks != NULL) {
+        struct chunk *c = s->chunks;
+        s->chunks = c->next;
+        munmap(c->at, c->bytes);
+        free(c);
+    }
+    free(s);
+}
+
+struct pack_job {
+    const struct il16 *m;
+    const struct wmat *w;
+};
+
+static void pack_task(void *arg, int i, int i_thread)
+{
+    (void)i_thread;
+    const struct pack_job *j = arg;
+    il16_pack_tile(j->m, j->w, i);
+}
+
+bool fast_prepare(struct dev *d, struct wmat *w)
+{
+    struct cpu_dev *c = cpu_of(d);
+    if (c->fast == NULL || w->data == NULL || !il16_fits(w))
+        return false;
+    if (c->store == NULL)
+        c->store = xcalloc(1, sizeof *c->store);
+    _Static_assert(sizeof(struct il16) <= HEAD_BYTES, "the description precedes the lines");
+    size_t bytes = il16_bytes(w);
+    uint8_t *mem = store_take(c->store, HEAD_BYTES + bytes);
+    if (mem == NULL) {
+        err_set(&c->first_error, HD_ENOMEM, "no memory for a packed copy of a %dx%d matrix (%zu bytes)", w->rows, w->cols,
+                bytes);
+        return false;
+    }
+    struct il16 *m = (struct il16 *)(void *)mem;
+    il16_begin(m, w, mem + HEAD_BYTES);
+    struct pack_job j = {m, w};
+    cpu_run(c, m->n_tiles, (double)w->rows * w->cols, pack_task, &j);
+    w->packed = m;
+    return true;
+}

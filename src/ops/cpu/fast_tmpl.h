@@ -1,0 +1,454 @@
+/* Body of kern_fast_<isa>.c: the fast kernels over vectors of LANES fp32 values, 16/LANES vectors a line.
+ *
+ * The including file defines LANES, X_TILE and D_TILE (activation rows held in registers by the fp32 and the digit
+ * kernels), the types vf (fp32 lanes), vi (the same bits as bytes, words or double words) and the vf_ and vi_ functions
+ * used here. Loops over accumulators have constant bounds and are unrolled, so accumulators live in registers.
+ *
+ * FP8: the bits of an e4m3 code moved under the exponent of an fp32 are its value times 2^-120 (an fp32 subnormal for an
+ * e4m3 subnormal, which fused multiply-adds take); fast_pack.h puts the 2^120 into the activations.
+ * FP4: codes become 2 e2m1 + 12 = 0..24 by a byte shuffle; byte products with a digit are summed in 16 bits: at most
+ * 8 sums of 2 products of 24 * 64, below 2^15, a block.
+ */
+#include "ops/cpu/fast_decl.h"
+#include "ops/cpu/fast_pack.h"
+
+#define UNROLL _Pragma("GCC unroll 16")
+#define NO_UNROLL _Pragma("GCC unroll 1")
+#define KEEP(v) __asm__ volatile("" : : "m"(v))
+#define NO_INLINE __attribute__((noinline))
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum { HALVES = 16 / LANES, HALF_BYTES = 4 * LANES };
+
+/* ---------------------------------------------------------------- decoding a line */
+
+/* The four columns of an FP8 line, 2^-120 times their values. Even and odd bytes become 16-bit patterns (the upper half
+ * of the fp32), whose low and high four of each 128 bits are columns 0, 1 and 2, 3 of the same four rows. */
+ALWAYS_INLINE void fp8_columns(vi line, vf *w)
+{
+    vi keep = vi_set32(0x87f087f0), zero = vi_set32(0);
+    vi even = vi_and(vi_sra16_4(vi_sll16_8(line)), keep), odd = vi_and(vi_sra16_4(line), keep);
+    w[0] = vf_from_bits(vi_low16_pairs(zero, even));
+    w[1] = vf_from_bits(vi_low16_pairs(zero, odd));
+    w[2] = vf_from_bits(vi_high16_pairs(zero, even));
+    w[3] = vf_from_bits(vi_high16_pairs(zero, odd));
+}
+
+ALWAYS_INLINE vf bf16_column(vi line, int j)
+{
+    return vf_from_bits(j == 0 ? vi_sll32_16(line) : vi_and(line, vi_set32(0xffff0000)));
+}
+
+/* The columns of one line of a format into w[0..line columns). */
+ALWAYS_INLINE void line_columns(enum wformat f, const uint8_t *line, vf *w)
+{
+    vi v = vi_load(line);
+    if (f == W_FP8) {
+        fp8_columns(v, w);
+    } else if (f == W_BF16) {
+        w[0] = bf16_column(v, 0);
+        w[1] = bf16_column(v, 1);
+    } else {
+        w[0] = vf_from_bits(v);
+    }
+}
+
+ALWAYS_INLINE int columns_a_line(enum wformat f)
+{
+    return f == W_FP8 ? 4 : f == W_BF16 ? 2 : 1;
+}
+
+ALWAYS_INLINE float weight_scale(const struct il16 *w, int tile, int b, int n_blocks)
+{
+    return w->format == W_FP8 ? w->scale[(size_t)(tile / (IL16_BLOCK / 16)) * (size_t)n_blocks + (size_t)b] : 1.0f;
+}
+
+ALWAYS_INLINE float x_scale(const struct fast_x *x, int i, int b)
+{
+    return x->kind == FX_PLAIN ? 1.0f : x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)b];
+}
+
+/* ---------------------------------------------------------------- one row of activations */
+
+/* One block of nt tiles with one row: every tile is its own stream, so nt tiles give nt*HALVES independent chains. */
+ALWAYS_INLINE void block_one(enum wformat f, const uint8_t *const *line, size_t at, const float *x, int n_lines, int nt,
+                             vf *acc)
+{
+    int c = columns_a_line(f);
+    for (int l = 0; l < n_lines; l++, at += IL16_LINE, x += c) {
+        UNROLL
+        for (int t = 0; t < nt; t++) {
+            UNROLL
+            for (int h = 0; h < HALVES; h++) {
+                vf w[4];
+                line_columns(f, line[t] + at + h * HALF_BYTES, w);
+                UNROLL
+                for (int j = 0; j < c; j++)
+                    acc[t * HALVES + h] = vf_fma(w[j], vf_set(x[j]), acc[t * HALVES + h]);
+            }
+        }
+    }
+}
+
+ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y)
+{
+    const uint8_t *line[FAST_STRIP];
+    vf sum[FAST_STRIP * HALVES];
+    for (int t = 0; t < nt; t++)
+        line[t] = w->data + (size_t)(tile0 + t) * w->tile_bytes;
+    UNROLL
+    for (int i = 0; i < nt * HALVES; i++)
+        sum[i] = vf_zero();
+    int c = columns_a_line(f);
+    for (int b = 0; b < x->n_blocks; b++) {
+        int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
+        vf acc[FAST_STRIP * HALVES];
+        UNROLL
+        for (int i = 0; i < nt * HALVES; i++)
+            acc[i] = vf_zero();
+        block_one(f, line, (size_t)(first / c) * IL16_LINE, (const float *)x->data + first, n / c, nt, acc);
+        UNROLL
+        for (int i = 0; i < nt * HALVES; i++)
+            sum[i] = vf_fma(vf_set(weight_scale(w, tile0 + i / HALVES, b, x->n_blocks) * x_scale(x, 0, b)), acc[i], sum[i]);
+    }
+    UNROLL
+    for (int i = 0; i < nt * HALVES; i++)
+        vf_store(y + i * LANES, sum[i]);
+}
+
+/* ---------------------------------------------------------------- tiles of rows */
+
+/* n columns (one block) of a tile as fp32 lanes: panel [n][16]. */
+ALWAYS_INLINE void decode_panel(enum wformat f, const uint8_t *line, int n, float *panel)
+{
+    int c = columns_a_line(f);
+    for (int k = 0; k < n; k += c, line += IL16_LINE, panel += 16 * c) {
+        UNROLL
+        for (int h = 0; h < HALVES; h++) {
+            vf w[4];
+            line_columns(f, line + h * HALF_BYTES, w);
+            UNROLL
+            for (int j = 0; j < c; j++)
+                vf_store(panel + 16 * j + LANES * h, w[j]);
+        }
+    }
+}
+
+struct panel_args {
+    const float *panel; /* [n][16] */
+    const float *x;     /* [n][m] */
+    int n;
+    const float *scale; /* [m] of this block */
+    float *y;           /* 16 sums of row i at y + i*ldy */
+    size_t ldy;
+};
+
+/* y_i = fma(scale_i, panel . x_i, y_i) for m rows. */
+ALWAYS_INLINE void panel_rows(const struct panel_args *a, const int m)
+{
+    vf acc[X_TILE * HALVES];
+    const float *panel = a->panel, *x = a->x;
+    UNROLL
+    for (int i = 0; i < m * HALVES; i++)
+        acc[i] = vf_zero();
+    for (int k = 0; k < a->n; k++, panel += 16, x += m) {
+        vf w[HALVES];
+        UNROLL
+        for (int h = 0; h < HALVES; h++)
+            w[h] = vf_load(panel + h * LANES);
+        UNROLL
+        for (int i = 0; i < m; i++) {
+            vf v = vf_set(x[i]);
+            UNROLL
+            for (int h = 0; h < HALVES; h++)
+                acc[i * HALVES + h] = vf_fma(w[h], v, acc[i * HALVES + h]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        vf s = vf_set(a->scale[i]);
+        UNROLL
+        for (int h = 0; h < HALVES; h++) {
+            float *y = a->y + (size_t)i * a->ldy + h * LANES;
+            vf_store(y, vf_fma(s, acc[i * HALVES + h], vf_load(y)));
+        }
+    }
+}
+
+#define PANEL_ROWS(m) \
+    static NO_INLINE void panel_rows_##m(const struct panel_args *a) { panel_rows(a, m); }
+FOR_EACH_X_TILE(PANEL_ROWS)
+#define PANEL_NAME(m) panel_rows_##m,
+static void (*const panel_rows_of[])(const struct panel_args *) = {FOR_EACH_X_TILE(PANEL_NAME)};
+
+/* All rows against one decoded block of nt tiles. */
+static void block_many(const float *panel, int n, int first, const float *w_scale, const struct fast_x *x, int nt, float *y,
+                       size_t ldy)
+{
+    float scale[X_TILE];
+    for (int i = 0; i < x->n; i += X_TILE) {
+        int m = x->n - i < X_TILE ? x->n - i : X_TILE;
+        const float *data = (const float *)x->data + (size_t)i * (size_t)x->cols_padded + (size_t)first * (size_t)m;
+        for (int t = 0; t < nt; t++) {
+            for (int r = 0; r < m; r++)
+                scale[r] = w_scale[t] * x_scale(x, i + r, first / IL16_BLOCK);
+            struct panel_args a = {panel + t * 16 * IL16_BLOCK, data, n, scale, y + (size_t)i * ldy + t * 16, ldy};
+            panel_rows_of[m - 1](&a);
+        }
+    }
+}
+
+static void clear(const struct fast_x *x, int n_tiles, float *y, size_t ldy)
+{
+    for (int i = 0; i < x->n; i++)
+        memset(y + (size_t)i * ldy, 0, (size_t)n_tiles * 16 * sizeof *y);
+}
+
+ALWAYS_INLINE void matmul(enum wformat f, const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y,
+                          size_t ldy)
+{
+    _Alignas(64) float panel[FAST_STRIP * 16 * IL16_BLOCK];
+    float w_scale[FAST_STRIP];
+    int c = columns_a_line(f);
+    clear(x, nt, y, ldy);
+    for (int b = 0; b < x->n_blocks; b++) {
+        int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
+        for (int t = 0; t < nt; t++) {
+            const uint8_t *tile = w->data + (size_t)(tile0 + t) * w->tile_bytes;
+            decode_panel(f, tile + (size_t)(first / c) * IL16_LINE, n, panel + t * 16 * IL16_BLOCK);
+            w_scale[t] = weight_scale(w, tile0 + t, b, x->n_blocks);
+        }
+        block_many(panel, n, first, w_scale, x, nt, y, ldy);
+    }
+}
+
+typedef void one_row_fn(const struct il16 *w, int tile0, const struct fast_x *x, float *y);
+typedef void many_rows_fn(const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y, size_t ldy);
+
+/* A strip by the number of rows: one row of four tiles or of a single tile, or blocks of rows. */
+static inline void strip(one_row_fn *four, one_row_fn *single, many_rows_fn *many, const struct il16 *w, int tile0, int nt,
+                         const struct fast_x *x, float *y, size_t ldy)
+{
+    if (x->n > 1) {
+        many(w, tile0, nt, x, y, ldy);
+        return;
+    }
+    if (nt == FAST_STRIP) {
+        four(w, tile0, x, y);
+        return;
+    }
+    for (int t = 0; t < nt; t++)
+        single(w, tile0 + t, x, y + t * 16);
+}
+
+#define FORMAT_KERNELS(name, f)                                                                              \
+    static NO_INLINE void name##_four(const struct il16 *w, int tile0, const struct fast_x *x, float *y)     \
+    {                                                                                                        \
+        matvec(f, w, tile0, FAST_STRIP, x, y);                                                               \
+    }                                                                                                        \
+    static NO_INLINE void name##_single(const struct il16 *w, int tile0, const struct fast_x *x, float *y)   \
+    {                                                                                                        \
+        matvec(f, w, tile0, 1, x, y);                                                                        \
+    }                                                                                                        \
+    static NO_INLINE void name##_many(const struct il16 *w, int tile0, int nt, const struct fast_x *x,       \
+                                      float *y, size_t ldy)                                                  \
+    {                                                                                                        \
+        matmul(f, w, tile0, nt, x, y, ldy);                                                                  \
+    }                                                                                                        \
+    static void name##_matmul(const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y,     \
+                              size_t ldy)                                                                    \
+    {                                                                                                        \
+        strip(name##_four, name##_single, name##_many, w, tile0, nt, x, y, ldy);                             \
+    }
+FORMAT_KERNELS(fp8, W_FP8)
+FORMAT_KERNELS(bf16, W_BF16)
+FORMAT_KERNELS(f32, W_F32)
+
+/* ---------------------------------------------------------------- FP4 */
+
+/* The code vectors of one line of one half: low nibbles, high nibbles, as 0..24. */
+ALWAYS_INLINE void fp4_codes(const uint8_t *line, vi *code)
+{
+    vi table = vi_table16(fp4_offset_codes), low = vi_set32(0x0f0f0f0f), v = vi_load(line);
+    code[0] = vi_lookup(table, vi_and(v, low));
+    code[1] = vi_lookup(table, vi_and(vi_srl16_4(v), low));
+}
+
+/* One line's products with m rows into 16-bit sums acc [m][3]: digit words x [m][3][2]. */
+ALWAYS_INLINE void fp4_line(const vi *code, const int32_t *x, const int m, vi *acc)
+{
+    UNROLL
+    for (int i = 0; i < m * 3; i++) {
+        acc[i] = vi_add16(acc[i], vi_dot_bytes(code[0], vi_set32((uint32_t)x[2 * i])));
+        acc[i] = vi_add16(acc[i], vi_dot_bytes(code[1], vi_set32((uint32_t)x[2 * i + 1])));
+    }
+}
+
+/* The exact dot of a block from its three digit sums. */
+ALWAYS_INLINE vi fp4_join(const vi *acc, int32_t minus)
+{
+    vi low = vi_dot_words(acc[0], vi_set32(0x00010001)), middle = vi_dot_words(acc[1], vi_set32(0x00800080));
+    vi high = vi_dot_words(acc[2], vi_set32(0x40004000));
+    return vi_add32(vi_add32(low, middle), vi_add32(high, vi_set32((uint32_t)minus)));
+}
+
+/* The fp32 scales of 16 rows' e8m0 bytes (none of them 0), one half. */
+ALWAYS_INLINE vf fp4_scales(const uint8_t *bytes)
+{
+    return vf_from_bits(vi_sll32_23(vi_widen8(bytes)));
+}
+
+static NO_INLINE void fp4_one(const struct il16 *w, int tile, const struct fast_x *x, float *y)
+{
+    const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
+    int n_blocks = w->cols_padded / 32;
+    const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_blocks * 16;
+    const int32_t *digits = x->data, *minus = x->minus;
+    vf sum[HALVES];
+    UNROLL
+    for (int h = 0; h < HALVES; h++)
+        sum[h] = vf_zero();
+    for (int b = 0; b < n_blocks; b++, scale += 16) {
+        vi acc[HALVES * 3];
+        UNROLL
+        for (int i = 0; i < HALVES * 3; i++)
+            acc[i] = vi_set32(0);
+        NO_UNROLL
+        for (int l = 0; l < 4; l++, line += IL16_LINE, digits += 6) {
+            UNROLL
+            for (int h = 0; h < HALVES; h++) {
+                vi code[2];
+                fp4_codes(line + h * HALF_BYTES, code);
+                fp4_line(code, digits, 1, acc + 3 * h);
+            }
+        }
+        vf xs = vf_set(x->scale[b / 4]);
+        UNROLL
+        for (int h = 0; h < HALVES; h++)
+            sum[h] = vf_fma(vf_mul(fp4_scales(scale + h * LANES), xs), vf_from_i32(fp4_join(acc + 3 * h, minus[b])), sum[h]);
+    }
+    UNROLL
+    for (int h = 0; h < HALVES; h++)
+        vf_store(y + h * LANES, sum[h]);
+}
+
+struct digit_args {
+    const vi *code; /* [8] of this block and half */
+    vf w_scale;
+    const int32_t *x;
+    const int32_t *minus[D_TILE];
+    const float *x_scale[D_TILE];
+    int b;
+    float *y; /* LANES sums of row i at y + i*ldy */
+    size_t ldy;
+};
+
+ALWAYS_INLINE void digit_rows(const struct digit_args *a, const int m)
+{
+    vi acc[D_TILE * 3];
+    const int32_t *x = a->x;
+    UNROLL
+    for (int i = 0; i < m * 3; i++)
+        acc[i] = vi_set32(0);
+    NO_UNROLL
+    for (int l = 0; l < 4; l++, x += 6 * m)
+        fp4_line(a->code + 2 * l, x, m, acc);
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        float *y = a->y + (size_t)i * a->ldy;
+        vf s = vf_mul(a->w_scale, vf_set(a->x_scale[i][a->b / 4]));
+        vf_store(y, vf_fma(s, vf_from_i32(fp4_join(acc + 3 * i, a->minus[i][a->b])), vf_load(y)));
+    }
+}
+
+#define DIGIT_ROWS(m) \
+    static NO_INLINE void digit_rows_##m(const struct digit_args *a) { digit_rows(a, m); }
+FOR_EACH_D_TILE(DIGIT_ROWS)
+#define DIGIT_NAME(m) digit_rows_##m,
+static void (*const digit_rows_of[])(const struct digit_args *) = {FOR_EACH_D_TILE(DIGIT_NAME)};
+
+/* Block b of nt tiles, decoded once, with every row. */
+static NO_INLINE void fp4_block_many(const struct il16 *w, int tile0, int nt, int b, const struct fast_x *x, float *y,
+                                     size_t ldy)
+{
+    vi code[FAST_STRIP * HALVES][8];
+    vf w_scale[FAST_STRIP * HALVES];
+    int n_blocks = w->cols_padded / 32;
+    for (int t = 0; t < nt * HALVES; t++) {
+        int tile = tile0 + t / HALVES, h = t % HALVES;
+        const uint8_t *line = w->data + (size_t)tile * w->tile_bytes + (size_t)b * 4 * IL16_LINE + h * HALF_BYTES;
+        for (int l = 0; l < 4; l++)
+            fp4_codes(line + l * IL16_LINE, code[t] + 2 * l);
+        w_scale[t] = fp4_scales(w->scale8 + ((size_t)tile * (size_t)n_blocks + (size_t)b) * 16 + h * LANES);
+    }
+    for (int i = 0; i < x->n; i += D_TILE) {
+        int m = x->n - i < D_TILE ? x->n - i : D_TILE;
+        struct digit_args a = {.b = b, .ldy = ldy};
+        a.x = (const int32_t *)x->data + ((size_t)i * (size_t)(x->cols_padded / 8) + (size_t)(b * 4 * m)) * 6;
+        for (int r = 0; r < m; r++) {
+            a.minus[r] = x->minus + (size_t)(i + r) * (size_t)n_blocks;
+            a.x_scale[r] = x->scale + (size_t)(i + r) * (size_t)x->n_blocks;
+        }
+        for (int t = 0; t < nt * HALVES; t++) {
+            a.code = code[t];
+            a.w_scale = w_scale[t];
+            a.y = y + (size_t)i * ldy + t * LANES;
+            digit_rows_of[m - 1](&a);
+        }
+    }
+}
+
+static void fp4_matmul(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
+{
+    if (x->n == 1) {
+        for (int t = 0; t < n_tiles; t++)
+            fp4_one(w, tile0 + t, x, y + t * 16);
+        return;
+    }
+    clear(x, n_tiles, y, ldy);
+    for (int b = 0; b < w->cols_padded / 32; b++)
+        fp4_block_many(w, tile0, n_tiles, b, x, y, ldy);
+}
+
+/* ---------------------------------------------------------------- peak */
+
+static NO_INLINE double burn(int turns)
+{
+    enum { CHAINS = 12 };
+    vf acc[CHAINS], half = vf_set(0.5f);
+    UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = vf_set((float)i);
+    for (int t = 0; t < turns; t++) {
+        UNROLL
+        for (int i = 0; i < CHAINS; i++)
+            acc[i] = vf_fma(acc[i], half, half);
+    }
+    UNROLL
+    for (int i = 1; i < CHAINS; i++)
+        acc[0] = vf_fma(half, acc[i], acc[0]);
+    KEEP(acc[0]);
+    return 2.0 * LANES * CHAINS * turns;
+}
+
+static NO_INLINE void read_all(const void *p, size_t bytes)
+{
+    const uint8_t *at = p;
+    size_t quarter = bytes / 4 / 64 * 64; /* four streams, as the kernels read */
+    vi sum[4];
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        sum[i] = vi_set32(0);
+    for (size_t k = 0; k < quarter; k += HALF_BYTES) {
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            sum[i] = vi_add32(sum[i], vi_load(at + (size_t)i * quarter + k));
+    }
+    sum[0] = vi_add32(vi_add32(sum[0], sum[1]), vi_add32(sum[2], sum[3]));
+    KEEP(sum[0]);
+}
+
+const struct fast_kern KERN_NAME = {
+    .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, D_TILE}, .pack = pack_rows,
+    .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul, .burn = burn, .read = read_all,
+};

@@ -1,0 +1,46 @@
+/* Fast kernels for AVX2 and FMA: 8 lanes, 16 registers. */
+#include <immintrin.h>
+#include <stdint.h>
+
+#define KERN_NAME fast_kern_avx2
+#define KERN_TEXT "avx2"
+#define LANES 8
+#define X_TILE 6
+#define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
+#define D_TILE 3
+#define FOR_EACH_D_TILE(M) M(1) M(2) M(3)
+
+typedef __m256 vf;
+typedef __m256i vi;
+
+static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+#define vf_zero() _mm256_setzero_ps()
+#define vf_set(x) _mm256_set1_ps(x)
+#define vf_load(p) _mm256_loadu_ps(p)
+#define vf_store(p, v) _mm256_storeu_ps(p, v)
+#define vf_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define vf_mul(a, b) _mm256_mul_ps(a, b)
+#define vf_from_bits(v) _mm256_castsi256_ps(v)
+#define vf_from_i32(v) _mm256_cvtepi32_ps(v)
+#define vi_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define vi_set32(x) _mm256_set1_epi32((int)(x))
+#define vi_and(a, b) _mm256_and_si256(a, b)
+#define vi_add16(a, b) _mm256_add_epi16(a, b)
+#define vi_add32(a, b) _mm256_add_epi32(a, b)
+#define vi_sra16_4(v) _mm256_srai_epi16(v, 4)
+#define vi_sll16_8(v) _mm256_slli_epi16(v, 8)
+#define vi_sll32_16(v) _mm256_slli_epi32(v, 16)
+#define vi_sll32_23(v) _mm256_slli_epi32(v, 23)
+#define vi_srl16_4(v) _mm256_srli_epi16(v, 4)
+/* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */
+#define vi_low16_pairs(a, b) _mm256_unpacklo_epi16(a, b)
+#define vi_high16_pairs(a, b) _mm256_unpackhi_epi16(a, b)
+/* unsigned bytes of a times signed bytes of b, pairs summed to 16 bits; signed words, pairs summed to 32 bits */
+#define vi_dot_bytes(a, b) _mm256_maddubs_epi16(a, b)
+#define vi_dot_words(a, b) _mm256_madd_epi16(a, b)
+#define vi_lookup(table, index) _mm256_shuffle_epi8(table, index)
+#define vi_table16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define vi_widen8(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
+
+#include "ops/cpu/fast_tmpl.h"

@@ -1,0 +1,117 @@
+/* Speed of the kernels: thread CPU time, medians over rounds in which peaks and kernels alternate. */
+#include "check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "ops/cpu/fast_peak.h"
+
+enum { ROUNDS = 7, SET_BYTES = 192 << 20 };
+
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, compare);
+    return v[n / 2];
+}
+
+/* Copies of one packed matrix, together larger than the caches. */
+struct bench_set {
+    struct il16 m[512];
+    int n;
+    uint8_t *mem;
+    size_t bytes;
+};
+
+static void set_open(struct bench_set *s, const struct wmat *w)
+{
+    size_t one = il16_bytes(w);
+    s->n = (int)(SET_BYTES / one);
+    s->n = s->n > 512 ? 512 : s->n;
+    s->bytes = (size_t)s->n * one;
+    s->mem = aligned_alloc((size_t)2 << 20, (s->bytes + ((size_t)2 << 20)) >> 21 << 21);
+    if (s->mem == NULL) {
+        perror("check: bench memory");
+        exit(1);
+    }
+    madvise(s->mem, s->bytes, MADV_HUGEPAGE);
+    il16_pack(&s->m[0], w, s->mem);
+    for (int i = 1; i < s->n; i++) {
+        memcpy(s->mem + (size_t)i * one, s->mem, one);
+        s->m[i] = s->m[0];
+        s->m[i].data += (size_t)i * one;
+        s->m[i].scale8 += s->m[i].scale8 != NULL ? (size_t)i * one : 0;
+    }
+}
+
+static double seconds_of(const struct bench_set *s, int n_use, fast_matmul_fn *fn, const struct fast_x *x, float *y)
+{
+    double t = cpu_seconds();
+    for (int i = 0; i < n_use; i++)
+        for (int tile = 0; tile < s->m[i].n_tiles; tile += FAST_STRIP)
+            fn(&s->m[i], tile, s->m[i].n_tiles - tile < FAST_STRIP ? s->m[i].n_tiles - tile : FAST_STRIP, x, y,
+               (size_t)s->m[i].rows);
+    return cpu_seconds() - t;
+}
+
+static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind kind, const char *name, int n)
+{
+    struct rng r = {1};
+    int rows = 2048, cols = 4096;
+    struct wmat w = matrix_random(&r, DATA_NORMAL, f, rows, cols);
+    struct bench_set s;
+    set_open(&s, &w);
+    fast_matmul_fn *fn = f == W_FP4 ? l->fast->fp4 : f == W_FP8 ? l->fast->fp8 : f == W_BF16 ? l->fast->bf16 : l->fast->f32;
+    float *x = xcalloc((size_t)n * (size_t)cols, sizeof *x), *y = xcalloc((size_t)n * (size_t)rows, sizeof *y);
+    fill_activations(&r, DATA_NORMAL, x, n * cols);
+    struct fast_x fx;
+    void *mem = try_alloc(fast_x_bytes(l->fast, kind, n, cols));
+    fast_x_init(&fx, l->fast, kind, n, cols, mem);
+    double pack = cpu_seconds();
+    l->fast->pack(&fx, x, (size_t)cols, 0, n);
+    pack = cpu_seconds() - pack;
+    double best[ROUNDS], peak[ROUNDS], read[ROUNDS];
+    int n_use = n == 1 ? s.n : n < 32 ? 4 : 1;
+    for (int i = 0; i < ROUNDS; i++) {
+        read[i] = fast_peak_read(l->isa, s.mem, s.bytes / 256 * 256) * 1e-9;
+        peak[i] = fast_peak_flops(l->isa) * 1e-9;
+        best[i] = seconds_of(&s, n_use, fn, &fx, y) / n_use;
+    }
+    double t = median(best, ROUNDS), bytes = (double)s.bytes / s.n, flops = 2.0 * n * rows * cols;
+    double rate = bytes / t * 1e-9, speed = flops / t * 1e-9, top_read = median(read, ROUNDS), top = median(peak, ROUNDS);
+    printf("%-10s %-6s rows %4d  %7.2f GB/s (%.2f of read %5.1f)  %7.1f GFLOP/s (%.2f of fp32 peak %5.1f)  pack %.1f us\n",
+           l->name, name, n, rate, rate / top_read, top_read, speed, speed / top, top, pack * 1e6);
+    fflush(stdout);
+    free(mem);
+    free(x);
+    free(y);
+    free(s.mem);
+    matrix_free(&w);
+}
+
+void bench_kernels(void)
+{
+    static const int rows[] = {1, 3, 12, 96};
+    for (int l = 1; l < n_levels; l++)
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+            bench_one(&levels[l], W_FP4, FX_DIGITS, "fp4", rows[i]);
+            bench_one(&levels[l], W_FP8, FX_CODES, "fp8", rows[i]);
+            bench_one(&levels[l], W_BF16, FX_PLAIN, "bf16", rows[i]);
+            bench_one(&levels[l], W_F32, FX_PLAIN, "f32", rows[i]);
+        }
+}

@@ -1,0 +1,148 @@
+/* Main of the kernel harness. See check.h.
+ *
+ *   check [--seed N] [--bench] [--isa LEVEL]     a failure is repeated by giving its seed
+ */
+#include "check.h"
+
+#include <getopt.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct level levels[8];
+int n_levels;
+uint64_t check_seed;
+
+static int n_reports, n_failures;
+
+/* ---------------------------------------------------------------- memory */
+
+void guard_open(struct guarded *g, size_t bytes, enum guard_side side)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
+    g->bytes = bytes;
+    g->map_bytes = inner + 2 * page;
+    g->map = mmap(NULL, g->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (g->map == MAP_FAILED || mprotect((uint8_t *)g->map + page, inner, PROT_READ | PROT_WRITE) != 0) {
+        perror("check: mmap");
+        exit(1);
+    }
+    uint8_t *first = (uint8_t *)g->map + page;
+    memset(first, 0x99, inner);
+    g->data = side == GUARD_AFTER ? first + inner - bytes : first;
+}
+
+void guard_close(struct guarded *g)
+{
+    munmap(g->map, g->map_bytes);
+}
+
+/* ---------------------------------------------------------------- crashes */
+
+static sigjmp_buf back;
+static volatile sig_atomic_t in_call;
+
+static void on_signal(int number)
+{
+    if (!in_call) {
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
+    siglongjmp(back, number);
+}
+
+bool run_caught(void (*fn)(void *), void *arg)
+{
+    int number = sigsetjmp(back, 1);
+    if (number == 0) {
+        in_call = 1;
+        fn(arg);
+        in_call = 0;
+        return true;
+    }
+    in_call = 0;
+    printf("# caught signal %d (%s)\n", number, strsignal(number));
+    return false;
+}
+
+static void catch_signals(void)
+{
+    static const int caught[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    struct sigaction a = {.sa_handler = on_signal};
+    for (size_t i = 0; i < COUNT_OF(caught); i++)
+        sigaction(caught[i], &a, NULL);
+}
+
+/* ---------------------------------------------------------------- run */
+
+void report(bool ok, const char *kernel, const char *level, const char *why)
+{
+    n_reports++;
+    n_failures += !ok;
+    printf("%s %d - %s %s\n", ok ? "ok" : "not ok", n_reports, kernel, level);
+    if (!ok)
+        printf("# %s (repeat with --seed %llu)\n", why, (unsigned long long)check_seed);
+    fflush(stdout);
+}
+
+static void add_level(enum cpu_isa isa, const struct fast_kern *fast, const struct kern *kern, bool same_bits)
+{
+    if (fast == NULL)
+        return;
+    levels[n_levels++] = (struct level){fast->name, isa, fast, kern, same_bits};
+}
+
+/* Each rung through the product's own ladder, so the choice of tables is under test too. */
+static void find_levels(enum cpu_isa top)
+{
+    const struct fast_kern *last = NULL;
+    for (int i = 0; i <= (int)top; i++) {
+        enum cpu_isa isa = (enum cpu_isa)i;
+        if (isa != ISA_REF && (isa >= ISA_NEON) != (top >= ISA_NEON))
+            continue;
+        const struct fast_kern *k = fast_kern_for(isa);
+        if (k != last)
+            add_level(isa, k, kern_for(isa), strstr(k->name, "bf16") == NULL);
+        last = k;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, 's'}, {"bench", no_argument, NULL, 'b'},
+        {"isa", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
+    bool bench = false;
+    enum cpu_isa top = cpu_isa_best();
+    struct err e = {0};
+    check_seed = mix64(now_ns()) % 1000000;
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (c == 's') {
+            check_seed = strtoull(optarg, NULL, 0);
+        } else if (c == 'b') {
+            bench = true;
+        } else if (c != 'i' || cpu_isa_parse(optarg, &top, &e) != HD_OK) {
+            fprintf(stderr, "check: %s\nusage: check [--seed N] [--bench] [--isa LEVEL]\n", e.msg);
+            return 2;
+        }
+    }
+    find_levels(top);
+    catch_signals();
+    printf("# seed %llu, levels:", (unsigned long long)check_seed);
+    for (int i = 0; i < n_levels; i++)
+        printf(" %s", levels[i].name);
+    printf("\n");
+    if (bench) {
+        bench_kernels();
+        return 0;
+    }
+    check_portable_kernels();
+    check_fast_kernels();
+    printf("1..%d\n# %d failures\n", n_reports, n_failures);
+    return n_failures != 0;
+}
