@@ -8,7 +8,7 @@ chat() { # chat LINES OPTIONS...: runs a conversation
     tap_out=$tap_dir/out
     tap_err=$tap_dir/err
     rc=0
-    "$HADAL" chat -m $M --max-tokens 16 --seed 4 "$@" <"$tap_dir/in" >"$tap_out" 2>"$tap_err" || rc=$?
+    "$HADAL" chat -m $M --max-tokens 16 --temperature 100 --seed 4 "$@" <"$tap_dir/in" >"$tap_out" 2>"$tap_err" || rc=$?
 }
 
 chat 'Hello\n/stats\n'

@@ -4,6 +4,9 @@
 . tests/util/tap.sh
 M=models/tiny
 hrun() { run "$HADAL" run -m $M --max-tokens 24 "$@"; }
+# Nearly uniform tokens: what the weights have learned does not show.
+HOT='--temperature 100 --seed'
+
 same() { # same NAME FILE: the last run printed what FILE holds
     problem=$(cmp "$tap_out" "$2" 2>&1)
     [ "$rc" -eq 0 ] || problem="exit code $rc: $(cat "$tap_err")"
@@ -18,26 +21,27 @@ if not eval(sys.argv[1]): print("false: " + sys.argv[1], o)' "$2" "$tap_out" "$t
     report "$1" "$problem"
 }
 
+# shellcheck disable=SC2086
 # ---------------------------------------------------------------- the prompt
-hrun -p 'Who are you?' --seed 5
+hrun -p 'Who are you?' $HOT 5
 cp "$tap_out" "$tap_dir/five"
 report 'the last line counts tokens' \
     "$(tail -n 1 "$tap_err" | grep -q -E '^prompt [0-9]+ tokens.*reply [0-9]+ tokens.*tokens/s; (stop|length|tool_calls)$' || cat "$tap_err")"
 report 'the reply ends its line' "$([ "$(tail -c 1 "$tap_out" | od -An -c | tr -d ' ')" = '\n' ] || cat "$tap_out")"
-hrun -p 'Who are you?' --seed 5 --threads 1
+hrun -p 'Who are you?' $HOT 5 --threads 1
 same 'same seed, same bytes, any thread count' "$tap_dir/five"
-hrun -p 'Who are you?' --seed 6
+hrun -p 'Who are you?' $HOT 6
 report 'another seed, another reply' "$(cmp -s "$tap_out" "$tap_dir/five" && echo 'the same')"
 printf 'Who are you?' >"$tap_dir/prompt"
-hrun -f "$tap_dir/prompt" --seed 5
+hrun -f "$tap_dir/prompt" $HOT 5
 same 'prompt from a file' "$tap_dir/five"
-"$HADAL" run -m $M --max-tokens 24 --seed 5 <"$tap_dir/prompt" >"$tap_dir/piped" 2>"$tap_err"
+"$HADAL" run -m $M --max-tokens 24 $HOT 5 <"$tap_dir/prompt" >"$tap_dir/piped" 2>"$tap_err"
 report 'prompt from a pipe' "$(cmp "$tap_dir/piped" "$tap_dir/five" 2>&1)"
-hrun -p 'Who are you?' -f "$tap_dir/prompt" --seed 5 --json
+hrun -p 'Who are you?' -f "$tap_dir/prompt" $HOT 5 --json
 check 'text and file together' 'o["usage"]["prompt_tokens"] > 10'
-HADAL_MODEL=$M run "$HADAL" run --max-tokens 24 -p 'Who are you?' --seed 5
+HADAL_MODEL=$M run "$HADAL" run --max-tokens 24 -p 'Who are you?' $HOT 5
 same 'model from $HADAL_MODEL' "$tap_dir/five"
-run "$HADAL" run --max-tokens 24 -p 'Who are you?' --seed 5
+run "$HADAL" run --max-tokens 24 -p 'Who are you?' $HOT 5
 same 'models/tiny is the default' "$tap_dir/five"
 
 # ---------------------------------------------------------------- options that change the reply
@@ -51,7 +55,7 @@ hrun -p 'Who are you?' --top-p 0.000001 --seed 3
 same 'a small top-p is greedy' "$tap_dir/greedy"
 hrun -p 'Who are you?' --min-p 1 --seed 3
 same 'min-p 1 is greedy' "$tap_dir/greedy"
-hrun -p 'Who are you?' --seed 5 --json
+hrun -p 'Who are you?' $HOT 5 --json
 check 'JSON: the fields' 'set(o) >= {"role", "content", "finish_reason", "seed", "usage"} and o["seed"] == 5'
 check 'JSON: the count' '0 < o["usage"]["completion_tokens"] <= 24 and o["usage"]["reused_tokens"] == 0'
 hrun -p 'Who are you?' --json --max-tokens 1 --temperature 0
@@ -63,19 +67,19 @@ report 'stop cuts before the text' "$(python3 -c '
 import sys
 cut, whole, stop = open(sys.argv[1]).read(), open(sys.argv[2]).read(), sys.argv[3]
 if cut != whole[:whole.index(stop)]: print(repr(cut), repr(whole), repr(stop))' "$tap_dir/cut" "$tap_dir/greedy" "$stop" 2>&1)"
-hrun -p 'Who are you?' --seed 5 --json --logprobs --top-logprobs 3
+hrun -p 'Who are you?' $HOT 5 --json --logprobs --top-logprobs 3
 check 'logprobs: one entry a token, ordered' \
     'len(o["logprobs"]) == o["usage"]["completion_tokens"] and all(t["logprob"] <= 0 and len(t["top_logprobs"]) == 3 and
      t["top_logprobs"][0]["logprob"] >= t["top_logprobs"][1]["logprob"] for t in o["logprobs"])'
 check 'logprobs: the bytes are the reply' \
     'bytes(b for t in o["logprobs"] for b in t["bytes"]).decode(errors="replace").startswith(o["content"][:8])'
-hrun -p 'Who are you?' --seed 5 --logprobs
+hrun -p 'Who are you?' $HOT 5 --logprobs
 same 'logprobs leave the reply as it is' "$tap_dir/five"
 for n in exact reference; do
     hrun -p 'Who are you?' --temperature 0 --numerics $n
     report "--numerics $n runs" "$([ "$rc" -eq 0 ] && [ -s "$tap_out" ] || cat "$tap_err")"
 done
-hrun -p 'Hi' --think high --json
+hrun -p 'Hi' --think high --json $HOT 1
 check 'thinking: the reply begins with reasoning' 'o["usage"]["reasoning_tokens"] > 0 or "reasoning_content" in o'
 hrun -p 'Hi' --think max --json
 check 'effort max adds to the prompt' 'o["usage"]["prompt_tokens"] > 30'

@@ -175,10 +175,10 @@ static void test_text(void **state)
     hadal_free(ids);
     int32_t bad = hadal_vocabulary_size(h);
     assert_int_equal(hadal_detokenize(h, &bad, 1, &text, &n_bytes, &e), HADAL_EARG);
-    assert_int_equal(hadal_encode(h, "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}", &prompt, &n_prompt, &e),
-                     HADAL_OK);
+    assert_int_equal(hadal_encode(h, "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}],"
+                                     "\"thinking\": {\"type\": \"disabled\"}}", &prompt, &n_prompt, &e), HADAL_OK);
     assert_int_equal(hadal_detokenize(h, prompt, n_prompt, &text, &n_bytes, &e), HADAL_OK);
-    assert_string_equal(text, "<\uff5cbegin\u2581of\u2581sentence\uff5c><\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c><think>");
+    assert_string_equal(text, "<\uff5cbegin\u2581of\u2581sentence\uff5c><\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c></think>");
     hadal_free(text);
     hadal_free(prompt);
     assert_int_equal(hadal_context_tokens(h), 3000);
