@@ -1,8 +1,8 @@
 /* synth: checkpoints in the official format with made-up weights, of any depth, for tests and benchmarks.
  *
  * The weights are random but not tame: heavy tails (Student t, 4 degrees of freedom) that reach the largest codes of
- * FP8 and FP4, outlier channels, negative FP4 zeros, block scales that differ and are sometimes tiny, router rows so hot
- * that softplus turns linear, saturated mixing gates. Their sizes are chosen so that activations stay finite and the
+ * FP8 and FP4, outlier channels, negative FP4 zeros, block scales that differ and are sometimes tiny, router rows so
+ * hot that softplus turns linear, saturated mixing gates. Their sizes are chosen so that activations stay finite and the
  * SwiGLU clamp is hit now and then. A tokenizer is not made: such a model has no language.
  *
  * The bytes are a function of the options alone, whatever the number of threads. */
@@ -77,8 +77,8 @@ uint64_t synth_chunk_bytes(const struct synth_item *item);
 void synth_fill(const struct synth_plan *p, const struct synth_tables *t, const struct synth_item *item, uint64_t at,
                 size_t n, uint8_t *out);
 
-/* Writes the checkpoint into DIR, which is made when missing and may not hold one already. Streams: memory is a few MB a
- * thread. On any error - a full disk, a stop asked for by the progress callback - the files written are removed. */
+/* Writes the checkpoint into DIR, which is made when missing and may not hold one already. Streams: memory is a
+ * few MB a thread. On any error - a full disk, a stop asked for by the progress callback - the files written are removed. */
 int synth_write(const struct synth_options *o, const char *dir, struct pool *pool, const struct progress *p,
                 struct err *e);
 

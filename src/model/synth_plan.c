@@ -335,7 +335,8 @@ static void print_dspark(struct buf *out, const struct config *c)
 {
     if (c->dspark_block == 0)
         return;
-    buf_printf(out, ",\n  \"dspark_block_size\": %d,\n  \"dspark_noise_token_id\": %d,\n  \"dspark_target_layer_ids\": [",
+    buf_printf(out,
+               ",\n  \"dspark_block_size\": %d,\n  \"dspark_noise_token_id\": %d,\n  \"dspark_target_layer_ids\": [",
                c->dspark_block, c->dspark_noise_id);
     print_ints(out, c->dspark_target, c->n_dspark_targets);
     buf_printf(out, "],\n  \"dspark_markov_rank\": %d", c->dspark_markov_rank);

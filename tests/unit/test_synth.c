@@ -1,5 +1,5 @@
-/* synth: the plan has the tensors of the released models, the bytes depend on the options alone, the weights are as wild
- * as promised and legal, and a checkpoint that cannot be finished leaves nothing behind. */
+/* synth: the plan has the tensors of the released models, the bytes depend on the options alone, the weights are as
+ * wild as promised and legal, and a checkpoint that cannot be finished leaves nothing behind. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,7 +53,8 @@ static void compare_with_list(const char *name, struct synth_plan *p)
 {
     char command[256], line[512];
     snprintf(command, sizeof command,
-             "python3 -c 'import lzma, sys; sys.stdout.write(lzma.open(\"tests/data/checkpoints/%s.tsv.xz\", \"rt\").read())'",
+             "python3 -c 'import lzma, sys; "
+             "sys.stdout.write(lzma.open(\"tests/data/checkpoints/%s.tsv.xz\", \"rt\").read())'",
              name);
     FILE *f = popen(command, "r");
     assert_non_null(f);

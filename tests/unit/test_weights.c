@@ -271,7 +271,8 @@ static void test_wrong_data(void **state)
         size_t n;
         const char *says;
     } cases[] = {
-        {"layers.3.ffn.experts.11.w2.scale", 1023, {255}, 1, "holds a NaN at element 1023, expected scale bytes 0 to 254"},
+        {"layers.3.ffn.experts.11.w2.scale", 1023, {255}, 1,
+         "holds a NaN at element 1023, expected scale bytes 0 to 254"},
         {"layers.0.attn.wkv.scale", 0, {255}, 1, "holds a NaN at element 0"},
         {"layers.2.attn.wo_b.weight", 4097, {0x7f}, 1, "holds a NaN at element 4097, expected finite values"},
         {"mtp.0.h_proj.weight", 65535, {0xff}, 1, "holds a NaN at element 65535"},
@@ -485,7 +486,8 @@ static void test_rows_fp8(void **state)
     float out[N];
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = (uint8_t)(mix64(i) % 127);
-    struct matrix m = {.data = data, .scale = scale, .dtype = DT_F8_E4M3, .scale_dtype = DT_F8_E8M0, .rows = N, .cols = N};
+    struct matrix m = {.data = data, .scale = scale, .dtype = DT_F8_E4M3, .scale_dtype = DT_F8_E8M0,
+                       .rows = N, .cols = N};
     for (int r = 0; r < N; r++) {
         matrix_row(&m, r, out);
         for (int i = 0; i < N; i++)
@@ -508,7 +510,8 @@ static void test_rows_fp4(void **state)
             data[r * 32 + i] = (uint8_t)((2 * i & 15) | ((2 * i + 1) & 15) << 4);
             scale[r * 2 + i / 16] = (uint8_t)(i < 16 ? r : 254 - r);
         }
-    struct matrix m = {.data = data, .scale = scale, .dtype = DT_I8, .scale_dtype = DT_F8_E8M0, .rows = 255, .cols = 64};
+    struct matrix m = {.data = data, .scale = scale, .dtype = DT_I8, .scale_dtype = DT_F8_E8M0,
+                       .rows = 255, .cols = 64};
     float out[64];
     for (int r = 0; r < 255; r++) {
         matrix_row(&m, r, out);
