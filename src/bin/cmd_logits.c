@@ -21,8 +21,8 @@ static const char help[] =
     "                      position has none\n"
     "  --stream-after L    also the residual streams after layer L (from 0), flattened, one row a position\n"
     "  --chunk N           tokens per pass (default 512); the numbers do not depend on it\n"
-    "  --json              {\"positions\", \"logits\"[, \"mtp_positions\", \"mtp_logits\"][, \"streams\"]} instead of the most\n"
-    "                      likely tokens of each position\n";
+    "  --json              an object of positions, logits, mtp_positions, mtp_logits and streams instead of a table of\n"
+    "                      the most likely tokens\n";
 
 static const char examples[] =
     "  -h, --help          this text\n\n"
@@ -64,7 +64,8 @@ static int parse_ids(const char *text, const char *what, struct ids *out, struct
         char *end;
         errno = 0;
         long v = strtol(p, &end, 10);
-        if (errno != 0 || end == p || v < 0 || v > INT32_MAX || (*end != '\0' && *end != ',' && !isspace((unsigned char)*end)))
+        bool ends = *end == '\0' || *end == ',' || isspace((unsigned char)*end);
+        if (errno != 0 || end == p || v < 0 || v > INT32_MAX || !ends)
             return err_set(e, HD_EARG, "%s: number %zu is not a whole number of at most 31 bits", what, out->n + 1);
         ids_add(out, (int32_t)v);
         p = end;

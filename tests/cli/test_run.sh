@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2086
 # hadal run: where the prompt comes from, output forms, determinism, Ctrl-C, refusals. No case depends on what the embedded
 # model says.
 . tests/util/tap.sh
@@ -21,7 +22,6 @@ if not eval(sys.argv[1]): print("false: " + sys.argv[1], o)' "$2" "$tap_out" "$t
     report "$1" "$problem"
 }
 
-# shellcheck disable=SC2086
 # ---------------------------------------------------------------- the prompt
 hrun -p 'Who are you?' $HOT 5
 cp "$tap_out" "$tap_dir/five"

@@ -361,9 +361,15 @@ static void test_request_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_content),          cmocka_unit_test(test_thinking),      cmocka_unit_test(test_tools),
-        cmocka_unit_test(test_stop),             cmocka_unit_test(test_length),        cmocka_unit_test(test_end_from_outside),
-        cmocka_unit_test(test_request),          cmocka_unit_test(test_request_tools), cmocka_unit_test(test_request_refusals),
+        cmocka_unit_test(test_content),
+        cmocka_unit_test(test_thinking),
+        cmocka_unit_test(test_tools),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_length),
+        cmocka_unit_test(test_end_from_outside),
+        cmocka_unit_test(test_request),
+        cmocka_unit_test(test_request_tools),
+        cmocka_unit_test(test_request_refusals),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }

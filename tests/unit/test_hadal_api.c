@@ -178,7 +178,8 @@ static void test_text(void **state)
     assert_int_equal(hadal_encode(h, "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}],"
                                      "\"thinking\": {\"type\": \"disabled\"}}", &prompt, &n_prompt, &e), HADAL_OK);
     assert_int_equal(hadal_detokenize(h, prompt, n_prompt, &text, &n_bytes, &e), HADAL_OK);
-    assert_string_equal(text, "<\uff5cbegin\u2581of\u2581sentence\uff5c><\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c></think>");
+    assert_string_equal(text, "<\uff5cbegin\u2581of\u2581sentence\uff5c><\uff5cUser\uff5c>Hi"
+                              "<\uff5cAssistant\uff5c></think>");
     hadal_free(text);
     hadal_free(prompt);
     assert_int_equal(hadal_context_tokens(h), 3000);
@@ -258,8 +259,8 @@ static void test_together(void **state)
     hadal_request *r[N];
     char *json[N];
     for (int i = 0; i < N; i++)
-        json[i] = xasprintf("{\"messages\": [{\"role\": \"user\", \"content\": \"Question %d%s\"}], \"seed\": %d, \"top_p\": 0.9,"
-                            "\"max_tokens\": %d, \"logprobs\": true, \"top_logprobs\": 4, \"user_id\": \"u%d\"}",
+        json[i] = xasprintf("{\"messages\": [{\"role\": \"user\", \"content\": \"Question %d%s\"}], \"seed\": %d, "
+                            "\"top_p\": 0.9, \"max_tokens\": %d, \"logprobs\": true, \"top_logprobs\": 4, \"user_id\": \"u%d\"}",
                             i, i == 3 ? " with a longer text, so that prompts and replies are stepped together" : "", i,
                             20 + i, i);
     for (int i = 0; i < N; i++)
