@@ -1,4 +1,5 @@
 /* The chat encoder of DeepSeek-V4: turns to prompt text. */
+#include "base/mutant.h"
 #include "text/chat_parts.h"
 
 #include <stdio.h>
@@ -107,6 +108,8 @@ static int write_reasoning(struct chat_prompt *p, const struct scene *s, struct 
 {
     const struct turn *t = &s->c->turns[s->i];
     const json_t *reasoning = field_of(t, "reasoning_content");
+    if (MUTANT(26) && s->o->thinking && reasoning == NULL)
+        return err_set(e, HD_EARG, "messages[%zu].reasoning_content: must be passed back", t->i_msg);
     if (reasoning != NULL && (!json_is_string(reasoning) || json_exact_number(reasoning) != NULL))
         return err_set(e, HD_EARG, "messages[%zu].reasoning_content: must be a string", t->i_msg);
     bool answers_task = s->i > 0 && s->c->turns[s->i - 1].task != NULL;

@@ -1,5 +1,6 @@
 /* From the messages of a request to the turns of the format: tool messages become blocks of user turns, results are
  * put into the order of their calls, and reasoning of earlier turns is dropped. */
+#include "base/mutant.h"
 #include "text/chat_parts.h"
 
 #include <stdlib.h>
@@ -185,7 +186,7 @@ static void sort_all_results(struct conversation *c, const json_t *messages)
             json_decref(order);
             order = next;
         }
-        if (c->turns[i].role == TURN_USER && c->turns[i].n_blocks > 1 && order != NULL)
+        if (c->turns[i].role == TURN_USER && c->turns[i].n_blocks > 1 && order != NULL && !MUTANT(25))
             sort_results(c, &c->turns[i], order, messages);
     }
     json_decref(order);

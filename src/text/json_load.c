@@ -3,6 +3,7 @@
  * jansson's own decoder refuses integers beyond 64 bits and reals beyond double range, while the reference encoder (Python)
  * prints such integers digit for digit. This one builds the same json_t values and keeps a number that no C type holds as
  * a string value whose first byte is 0xFF: no UTF-8 text starts so, hence no request can forge one. */
+#include "base/mutant.h"
 #include "text/text.h"
 
 #include <assert.h>
@@ -103,8 +104,8 @@ static bool load_text(struct loader *l)
     for (;;) {
         const char *run = l->p;
         while (l->p < l->end && *l->p != '"' && *l->p != '\\' && (unsigned char)*l->p >= 0x20) {
-            size_t size;
-            if (utf8_next(l->p, (size_t)(l->end - l->p), &size) != UTF8_CHAR)
+            size_t size = 1;
+            if ((unsigned char)*l->p >= 0x80 && utf8_next(l->p, (size_t)(l->end - l->p), &size) != UTF8_CHAR)
                 return refuse(l, "invalid UTF-8 in a string"), false;
             l->p += size;
         }
