@@ -1,7 +1,7 @@
 """Train the embedded model.   python3 train.py CONFIG.json RUN_DIR [--minutes M] [--export DIR]
 
-Two worker processes of one thread each share the parameters, gradients and optimiser state in memory: every step both
-run their own rows, then each updates its half of the matrices with the mean gradient.  Resumable: RUN_DIR/last.pt is
+Two worker processes of one thread each share parameters and optimiser state in memory and never wait for each other:
+each runs its own rows and applies its own gradient (asynchronous SGD with at most one update of delay).  Resumable: RUN_DIR/last.pt is
 written every few minutes and on SIGTERM or SIGINT; a run that finds one goes on from it.  The schedule is in wall time
 (`minutes` of training), so a slower machine trains fewer tokens and still ends with the decay.  RUN_DIR/log.jsonl
 holds one line a minute; plot.py draws it.
@@ -34,13 +34,14 @@ def is_matrix(name, p):
 
 
 class Shared:
-    """All parameters as views of one flat shared vector, with gradients (one vector a worker) and two moments."""
+    """All parameters as views of one flat vector in shared memory, with one gradient vector a worker and two moments.
+    The workers do not wait for each other: each applies its own gradient when it has one, so a gradient may be one
+    update old and two updates may cross.  On busy cores waiting costs far more than that noise."""
     def __init__(self, m, workers):
         ps = [(n, p) for n, p in m.named_parameters() if p.requires_grad]
         size = sum(p.numel() for _, p in ps)
         new = lambda: torch.zeros(size).share_memory_()
         self.flat, self.grads, self.m1, self.m2 = new(), [new() for _ in range(workers)], new(), new()
-        self.norms = torch.zeros(workers).share_memory_()
         self.items, at = [], 0
         for n, p in ps:
             s = slice(at, at + p.numel())
@@ -50,37 +51,24 @@ class Shared:
             self.items.append((n, p, s))
         for b in m.buffers():
             b.share_memory_()
-        # the work is divided by the cost of the update
-        load, self.owner = [0.] * workers, {}
-        for n, p, s in sorted(self.items, key=lambda i: -i[1].numel()):
-            w = min(range(workers), key=lambda i: load[i])
-            self.owner[n] = w
-            load[w] += p.numel() * (20 if is_matrix(n, p) else 1)
 
     def attach(self, rank):
         for _, p, s in self.items:
             p.grad = self.grads[rank][s].view_as(p)
 
     @torch.no_grad()
-    def update(self, rank, wait, lr, cfg, step):
-        """Mean gradient, global clip, Muon or Adam on the parameters this worker owns; returns the gradient norm."""
-        wait()
-        mine, sq = [i for i in self.items if self.owner[i[0]] == rank], 0.
-        gs = {}
-        for n, p, s in mine:
-            g = sum(x[s] for x in self.grads) / len(self.grads)
-            q = float(g.dot(g))
-            if q:                                          # parts that do not train yet cost nothing
-                gs[n] = g
-                sq += q
-        self.norms[rank] = sq
-        wait()
-        norm = float(self.norms.sum()) ** .5
-        clip = min(1., cfg['clip'] / (norm + 1e-6))
-        for n, p, s in mine:
-            if n not in gs:
+    def update(self, rank, lr, cfg, step):
+        """Clip, then Muon or Adam; returns the norm of the gradient."""
+        g = self.grads[rank]
+        norm = float(g.norm())
+        if not math.isfinite(norm):
+            g.zero_()
+            return norm
+        g.mul_(min(1., cfg['clip'] / (norm + 1e-6)))
+        for n, p, s in self.items:
+            g, m = self.grads[rank][s], self.m1[s]
+            if not g.any():                                # parts that do not train yet cost nothing
                 continue
-            g, m = gs[n].mul_(clip), self.m1[s]
             if is_matrix(n, p):
                 m.mul_(.95).add_(g)
                 u = orthogonal((g + .95 * m).view(-1, *p.shape[-2:]), cfg['muon_steps'])
@@ -92,7 +80,6 @@ class Shared:
                 k = step + 1
                 self.flat[s].sub_((m / (1 - .9 ** k)) / ((v / (1 - .95 ** k)).sqrt() + 1e-10), alpha=lr * cfg['adam'])
         self.grads[rank].zero_()
-        wait()
         return norm
 
 
@@ -138,7 +125,7 @@ def stage_at(cfg, frac):
 def level_of(s): return data.Level(needle=tuple(s['needle']), keys=tuple(s['keys']), asks=s['asks'], rounds=s['rounds'], rename=s.get('rename', 0.))
 
 
-def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
+def worker(rank, sh, m, cfg, out, ctl):
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -149,24 +136,23 @@ def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
     tok = Tokenizer.from_file(cfg['tokenizer'])
     data.load_corpus(cfg['corpus'])
     sh.attach(rank)
-    wait = barrier.wait
-    st = dict(step=0, tokens=0, seconds=0.) if resume is None else resume
+    seen = ctl['seen']                                     # per worker: updates, tokens; seconds of worker 0
     names = list(data.SKILLS)
-    Q, acc, t0, tlog, tsave = None, {}, time.time(), time.time(), time.time()
+    Q, acc, clock, tlog, tsave = None, {}, [(time.time(), float(seen[:, 1].sum()))], time.time(), time.time()
     log = open(f'{out}/log.jsonl', 'a') if rank == 0 else None
     hit = torch.zeros(len(names), 2)
 
+    def state():
+        return dict(step=int(seen[:, 0].sum()), tokens=int(seen[:, 1].sum()), seconds=float(seen[0, 2]), seen=seen.clone())
+
     def save():
-        torch.save(dict(flat=sh.flat, m1=sh.m1, m2=sh.m2, buffers=[b for b in m.buffers()], config=dict(m.c), state=st), f'{out}/last.pt.tmp')
+        torch.save(dict(flat=sh.flat, m1=sh.m1, m2=sh.m2, buffers=[b for b in m.buffers()], config=dict(m.c), state=state()), f'{out}/last.pt.tmp')
         os.replace(f'{out}/last.pt.tmp', f'{out}/last.pt')
 
     m.train()
     while True:
         t = time.time()
-        if rank == 0:                                      # one clock for both
-            ctl['frac'].fill_(st['seconds'] / (cfg['minutes'] * 60))
-        wait()
-        frac = float(ctl['frac'])
+        frac = float(seen[0, 2]) / (cfg['minutes'] * 60)
         if frac >= 1 or ctl['stop'].item():
             break
         s = stage_at(cfg, frac)
@@ -177,7 +163,7 @@ def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
             full = frac >= cfg['round_all_from']
             Q.acts = Q.kv = Q.index = full
             Q.step()
-        r = random.Random(f'{cfg["seed"]}/{st["step"]}/{rank}')
+        r = random.Random(f'{cfg["seed"]}/{int(seen[rank, 0])}/{rank}')
         torch.manual_seed(r.randrange(2 ** 31))
         mix = {k: s['mix'].get(k, 0) for k in names}
         x, kind = data.rows(tok, r, level_of(s), mix, s['batch'], s['length'])
@@ -203,35 +189,35 @@ def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
             total = total + il
             acc.setdefault('index', []).append(il.item())
         total.backward()
-        lr = min(1, (st['step'] + 1) / cfg['warmup']) * min(1, max((1 - frac) / cfg['decay'], .01))
+        step = int(seen[rank, 0])
+        lr = min(1, (step + 1) / cfg['warmup']) * min(1, max((1 - frac) / cfg['decay'], .01))
         tu = time.time()
-        gn = sh.update(rank, wait, lr, cfg, st['step'])
+        gn = sh.update(rank, lr, cfg, step)
         acc.setdefault('update', []).append(time.time() - tu)
-        # balance: both workers' loads, the bias is shared
-        ctl['load'][rank] = torch.stack([b.ffn.load for b in m.scored])
-        for b in m.scored:
-            b.ffn.load.zero_()
-        wait()
-        load = ctl['load'].sum(0)
-        if rank == 0:
-            acc.setdefault('load', []).append(float((load.max(1).values / load.mean(1).clamp(min=1e-9)).max()))
-            for b, l in zip(m.scored, load):
-                if l.sum() > 0:
-                    b.ffn.gate.bias += cfg['bias_rate'] * (torch.sign(l.mean() - l) if frac < .8 else .2 * torch.sign(l.mean() - l))
-                    b.ffn.gate.bias -= b.ffn.gate.bias.mean()
-        st['step'] += 1
-        st['tokens'] += x.numel() * len(sh.grads)
+        rate = cfg['bias_rate'] * (1 if frac < .8 else .2)
+        for b in m.scored:                                 # balance: the bias of the busy experts goes down
+            l = b.ffn.load
+            if l.sum() > 0:
+                acc.setdefault('load', []).append(float(l.max() / l.mean()))
+                b.ffn.gate.bias += rate * torch.sign(l.mean() - l)
+                b.ffn.gate.bias -= b.ffn.gate.bias.mean()
+                l.zero_()
         dt = time.time() - t
-        st['seconds'] += dt
+        seen[rank, 0] += 1
+        seen[rank, 1] += x.numel()
         if rank:
             acc.clear()
             continue
+        seen[0, 2] += dt
+        st = state()
         k = kind[rows]
         ok = lg.argmax(-1) == tgt
         for i in range(len(names)):
             hit[i] += torch.tensor([float(ok[k == i].sum()), float((k == i).sum())])
         acc.setdefault('loss', []).append(loss.item())
-        acc.setdefault('rate', []).append(x.numel() * len(sh.grads) / dt)
+        clock.append((time.time(), st['tokens']))
+        clock = clock[-40:]
+        acc.setdefault('rate', []).append((clock[-1][1] - clock[0][1]) / (clock[-1][0] - clock[0][0] + 1e-9))
         print(f'\r{frac:6.1%} step {st["step"]} {st["tokens"] / 1e6:.2f} M tokens loss {np.mean(acc["loss"][-20:]):.3f} gn {gn:.2f} {np.mean(acc["rate"][-20:]):.0f} tok/s ', end='', file=sys.stderr, flush=True)
         if time.time() - tlog > cfg['log_seconds']:
             d = dict(minutes=round(st['seconds'] / 60, 2), frac=round(frac, 4), step=st['step'], tokens=st['tokens'], lr=round(lr, 4), gn=round(gn, 3), **{a: round(float(np.mean(v)), 4) for a, v in acc.items()},
@@ -245,7 +231,7 @@ def worker(rank, sh, m, cfg, out, barrier, ctl, resume):
             tsave = time.time()
     if rank == 0:
         save()
-        print('\nstopped' if ctl['stop'].item() else '\nfinished', st, file=sys.stderr)
+        print('\nstopped' if ctl['stop'].item() else '\nfinished', state(), file=sys.stderr)
 
 
 def build(cfg):
@@ -306,11 +292,13 @@ def main():
         sh.m1.copy_(st['m1'])
         sh.m2.copy_(st['m2'])
     ctx = mp.get_context('fork')
-    ctl = dict(stop=torch.zeros(1).share_memory_(), frac=torch.zeros(1).share_memory_(), load=torch.zeros(W, len(m.scored), m.c.n_routed_experts).share_memory_())
-    barrier = ctx.Barrier(W)
+    ctl = dict(stop=torch.zeros(1).share_memory_(), seen=torch.zeros(W, 3, dtype=torch.double).share_memory_())
+    if st:
+        s = st['state']
+        ctl['seen'].copy_(s['seen'] if 'seen' in s else torch.tensor([[s['step'], s['tokens'] / W, s['seconds']]] * W))
     signal.signal(signal.SIGTERM, lambda *_: ctl['stop'].fill_(1))
     signal.signal(signal.SIGINT, lambda *_: ctl['stop'].fill_(1))
-    ps = [ctx.Process(target=worker, args=(k, sh, m, cfg, a.run, barrier, ctl, st and dict(st['state']))) for k in range(W)]
+    ps = [ctx.Process(target=worker, args=(k, sh, m, cfg, a.run, ctl)) for k in range(W)]
     for p in ps:
         p.start()
     for p in ps:
