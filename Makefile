@@ -193,6 +193,7 @@ fuzz:
 
 .PHONY: nightly
 nightly: test asan tsan
+	@B=$(B) CC=$(CC) KIND=nightly tests/run_tests.sh $(SUITES)
 	@$(MAKE) fuzz FUZZ_SECONDS=600
 
 # ---------------------------------------------------------------- the rest
@@ -212,7 +213,7 @@ help:
 	@echo 'make test            install what is missing, build, and run every suite; ends in "N passed, N failed"'
 	@echo 'make unit            the unit tests alone; make suite-NAME runs one of: $(SUITES)'
 	@echo 'make golden          compare with the numbers of the official code; GOLDEN=DIR for another folder of that format'
-	@echo 'make nightly         test, asan, tsan and ten minutes of fuzzing per target'
+	@echo 'make nightly         test, asan, tsan, the long tests and ten minutes of fuzzing per target'
 	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; the pool under thread sanitizer'
 	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make install         program, library, header, pkg-config file, man page under PREFIX=$(PREFIX) (DESTDIR=)'

@@ -4,7 +4,8 @@ import re
 
 import tree
 
-LINE_MAX, FUNCTION_MAX, FILE_MAX = 125, 100, 900
+# 120 columns is the rule for who writes; a word or two more is not worth a worse break.
+LINE_MAX, LINE_MAX_TESTS, FUNCTION_MAX, FILE_MAX = 125, 140, 100, 900
 TEXT = ["*.c", "*.h", "*.cu", "*.py", "*.sh", "*.md", "*.1", "*.in", "*.txt", "Makefile", ".ci/run", ".gitignore"]
 # Zero-width, bidirectional and other invisible characters that hide what code does.
 INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\u00a0\u00ad]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -36,8 +37,9 @@ def whitespace_problems(paths):
 def long_line_problems(paths):
     for path in paths:
         for i, line in enumerate(tree.read(path).split("\n"), 1):
-            if len(line) > LINE_MAX:
-                yield f"{path}:{i}: {len(line)} characters, at most {LINE_MAX}"
+            limit = LINE_MAX if path.startswith(("src/", "include/")) else LINE_MAX_TESTS
+            if len(line) > limit:
+                yield f"{path}:{i}: {len(line)} characters, at most {limit}"
 
 
 def functions(text):
@@ -87,7 +89,7 @@ code = [f for f in text if f.endswith((".c", ".h", ".cu"))]
 tree.check("the style checks see what they must", self_test())
 tree.check("whitespace: no tabs, trailing spaces, invisible characters; files end in one newline",
            whitespace_problems(text))
-tree.check(f"lines of code have at most {LINE_MAX} characters", long_line_problems(code))
+tree.check(f"lines of code have at most {LINE_MAX} characters, {LINE_MAX_TESTS} in tests and tools", long_line_problems(code))
 tree.check(f"functions have at most {FUNCTION_MAX} lines", long_function_problems(code))
 tree.check(f"files have at most {FILE_MAX} lines", long_file_problems([f for f in text if not f.endswith(".md")]))
 tree.check("nothing is left for later in the text", pattern_problems(text, LEFTOVER, "leftover"))

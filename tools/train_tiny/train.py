@@ -30,7 +30,7 @@ def orthogonal(G, steps):
 
 def is_matrix(name, p):
     """Muon takes the big matrices; embedding, head, gates, hyper-connections and vectors go to Adam."""
-    return p.dim() >= 2 and not any(s in name for s in ('embed', 'head', 'hc_', 'ape', 'gate.weight', 'weights_proj', 'markov')) 
+    return p.dim() >= 2 and not any(s in name for s in ('embed', 'head', 'hc_', 'ape', 'gate.weight', 'weights_proj', 'markov'))
 
 
 class Shared:
