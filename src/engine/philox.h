@@ -5,24 +5,30 @@
 
 #include <stdint.h>
 
+enum { PHILOX_ROUNDS = 10 };
+
+/* Word i of the key in a round: a Weyl sequence of the golden ratio, and of sqrt(3) - 1. */
+static inline uint32_t philox_key(const uint32_t key[2], int i, int round)
+{
+    return key[i] + (uint32_t)round * (i == 0 ? 0x9e3779b9u : 0xbb67ae85u);
+}
+
+static inline void philox_round(uint32_t *a, uint32_t *b, uint32_t *c, uint32_t *d, uint32_t k0, uint32_t k1)
+{
+    uint64_t p = (uint64_t)0xd2511f53u * *a;
+    uint64_t q = (uint64_t)0xcd9e8d57u * *c;
+    *a = (uint32_t)(q >> 32) ^ *b ^ k0;
+    *b = (uint32_t)q;
+    *c = (uint32_t)(p >> 32) ^ *d ^ k1;
+    *d = (uint32_t)p;
+}
+
 static inline void philox4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
-    uint32_t a = counter[0], b = counter[1], c = counter[2], d = counter[3];
-    uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t p = (uint64_t)0xd2511f53u * a;
-        uint64_t q = (uint64_t)0xcd9e8d57u * c;
-        a = (uint32_t)(q >> 32) ^ b ^ k0;
-        b = (uint32_t)q;
-        c = (uint32_t)(p >> 32) ^ d ^ k1;
-        d = (uint32_t)p;
-        k0 += 0x9e3779b9u; /* Weyl sequence of the golden ratio and of sqrt(3) - 1 */
-        k1 += 0xbb67ae85u;
-    }
-    out[0] = a;
-    out[1] = b;
-    out[2] = c;
-    out[3] = d;
+    for (int i = 0; i < 4; i++)
+        out[i] = counter[i];
+    for (int round = 0; round < PHILOX_ROUNDS; round++)
+        philox_round(&out[0], &out[1], &out[2], &out[3], philox_key(key, 0, round), philox_key(key, 1, round));
 }
 
 #endif

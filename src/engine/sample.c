@@ -1,22 +1,24 @@
 /* Sampling as a race. With weights w_i = exp((z_i - z_max) / T) and independent exponential times E_i, the token with the
  * least E_i / w_i is a draw from w / sum(w); -log E_i is Gumbel noise, so this is the argmax of z_i / T + Gumbel. E_i
- * is computed from (seed, position, i), never drawn in sequence. */
-#include "engine/engine.h"
+ * is computed from (seed, position, i), never drawn in sequence. Filters (sample_filter.c) give a cut in the order of
+ * the tokens; those beyond it do not run. */
 #include "engine/philox.h"
+#include "engine/sampler.h"
 
 #include <assert.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
-
-struct sampler {
-    int n_vocab;
-    int32_t *heap; /* [n_vocab] token ids */
-};
+#include <string.h>
 
 struct race {
+    const float *z;
+    const struct sampling *sampling;
+    int64_t position;
+    float top; /* highest logit */
+    struct cut cut;
     double best; /* E / w of the leader */
-    int32_t id;
+    int32_t leader;
 };
 
 void sampling_init(struct sampling *s)
@@ -42,8 +44,8 @@ int sampler_open(struct sampler **s, int n_vocab, struct err *e)
     assert(n_vocab > 0);
     struct sampler *p = xcalloc(1, sizeof *p);
     p->n_vocab = n_vocab;
-    p->heap = try_alloc((size_t)n_vocab * sizeof *p->heap);
-    if (p->heap == NULL) {
+    p->keys = try_alloc((size_t)n_vocab * sizeof *p->keys);
+    if (p->keys == NULL) {
         free(p);
         return err_set(e, HD_ENOMEM, "no memory for sampling from %d tokens", n_vocab);
     }
@@ -55,7 +57,7 @@ void sampler_close(struct sampler **s)
 {
     if (*s == NULL)
         return;
-    free((*s)->heap);
+    free((*s)->keys);
     free(*s);
     *s = NULL;
 }
@@ -73,143 +75,108 @@ static int32_t argmax(const float *z, int n)
     return best;
 }
 
-/* ---------------------------------------------------------------- noise */
+/* ---------------------------------------------------------------- the race */
 
-/* Uniform in (0, 1), exact in double, for tokens 2 i and 2 i + 1: one Philox block serves both. */
-static void uniform_pair(uint64_t seed, int64_t position, uint32_t pair, double u[2])
-{
-    uint32_t counter[4] = {pair, (uint32_t)position, (uint32_t)((uint64_t)position >> 32), 0};
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)}, r[4];
-    philox4x32_10(counter, key, r);
-    for (int i = 0; i < 2; i++) {
-        uint64_t bits = (uint64_t)r[2 * i + 1] << 32 | r[2 * i];
-        u[i] = ((double)(bits >> 12) + 0.5) * 0x1p-52;
-    }
-}
-
-/* Enters a token of weight w > 0 and uniform u. -log1p(-u) is a standard exponential that resolves small times, which
- * are the ones that win; it is never less than u, so the logarithm is computed for possible leaders only. */
-static void race_enter(struct race *r, int32_t id, double w, double u)
-{
-    if (u > r->best * w * (1 + 4 * DBL_EPSILON))
-        return;
-    double t = -log1p(-u) / w;
-    if (t < r->best || (t == r->best && id < r->id)) {
-        r->best = t;
-        r->id = id;
-    }
-}
-
-static double weight_of(float z, float top, double temperature)
+double sampler_weight(float z, float top, double temperature)
 {
     return exp(((double)z - (double)top) / temperature); /* NaN stays NaN and is never > 0 */
 }
 
-/* The favourite starts: the first leader is good, so nearly every other token is out after one comparison. */
-static struct race race_start(const struct sampling *p, int64_t position, int32_t favourite)
+/* Uniform in (0, 1), exact in double: one Philox block serves tokens 2 i and 2 i + 1. */
+static double uniform_of(const struct race *r, int32_t id)
 {
-    double u[2];
-    uniform_pair(p->seed, position, (uint32_t)favourite >> 1, u);
-    struct race r = {INFINITY, favourite};
-    race_enter(&r, favourite, 1, u[favourite & 1]);
-    return r;
+    uint64_t seed = r->sampling->seed, position = (uint64_t)r->position;
+    uint32_t counter[4] = {(uint32_t)id >> 1, (uint32_t)position, (uint32_t)(position >> 32), 0};
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)}, out[4];
+    philox4x32_10(counter, key, out);
+    const uint32_t *lane = out + 2 * (id & 1);
+    uint64_t bits = (uint64_t)lane[1] << 32 | lane[0];
+    return ((double)(bits >> 12) + 0.5) * 0x1p-52;
 }
 
-static int32_t race_all(const float *z, int n, const struct sampling *p, int64_t position, int32_t favourite)
+/* -log1p(-u) is a standard exponential that resolves small times, which are the ones that win. */
+static void enter(struct race *r, int32_t id)
 {
-    struct race r = race_start(p, position, favourite);
-    float top = z[favourite];
-    for (int32_t i = 0; i < n; i += 2) {
-        double w[2] = {weight_of(z[i], top, p->temperature),
-                       i + 1 < n ? weight_of(z[i + 1], top, p->temperature) : 0};
-        if (!(w[0] > 0) && !(w[1] > 0))
-            continue;
-        double u[2];
-        uniform_pair(p->seed, position, (uint32_t)i >> 1, u);
-        for (int j = 0; j < 2; j++)
-            if (w[j] > 0)
-                race_enter(&r, i + j, w[j], u[j]);
+    double w = sampler_weight(r->z[id], r->top, r->sampling->temperature);
+    if (!(w > 0) || w < r->sampling->min_p || !cut_keeps(r->cut, r->z[id], id))
+        return;
+    double t = -log1p(-uniform_of(r, id)) / w;
+    if (t < r->best || (t == r->best && id < r->leader)) {
+        r->best = t;
+        r->leader = id;
     }
-    return r.id;
 }
 
-/* ---------------------------------------------------------------- filters */
+/* ---------------------------------------------------------------- who cannot win */
 
-static bool before(const float *z, int32_t a, int32_t b)
-{
-    return z[a] > z[b] || (z[a] == z[b] && a < b);
-}
+/* A token can lead only if its time is below best * w, and its time is never below u. So blocks of tokens are compared
+ * with bounds that vector units compute: the upper 24 bits of u, and a weight that is never too small. Few tokens are
+ * left for enter(). The bounds decide about work, not about the result. */
+enum { BLOCK = 64 };
 
-static void sift_down(int32_t *heap, int n, int i, const float *z)
+/* Upper 24 bits of the uniforms of tokens first .. first + BLOCK - 1 (first is even). */
+static void uniforms_below(const struct race *r, int32_t first, float u[BLOCK])
 {
-    int32_t x = heap[i];
-    for (int child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && before(z, heap[child + 1], heap[child]))
-            child++;
-        if (!before(z, heap[child], x))
-            break;
-        heap[i] = heap[child];
+    uint64_t seed = r->sampling->seed, position = (uint64_t)r->position;
+    uint32_t a[BLOCK / 2], b[BLOCK / 2], c[BLOCK / 2], d[BLOCK / 2];
+    for (int i = 0; i < BLOCK / 2; i++) {
+        a[i] = ((uint32_t)first >> 1) + (uint32_t)i;
+        b[i] = (uint32_t)position;
+        c[i] = (uint32_t)(position >> 32);
+        d[i] = 0;
     }
-    heap[i] = x;
-}
-
-/* Takes the most likely token left; it lands behind the heap, so heap[n-1], heap[n-2], ... is the sorted order. */
-static int32_t heap_take(int32_t *heap, int n, const float *z)
-{
-    int32_t x = heap[0];
-    heap[0] = heap[n - 1];
-    heap[n - 1] = x;
-    sift_down(heap, n - 1, 0, z);
-    return x;
-}
-
-static int heap_fill(int32_t *heap, const float *z, int n_vocab)
-{
-    int n = 0;
-    for (int32_t i = 0; i < n_vocab; i++)
-        if (z[i] > -INFINITY)
-            heap[n++] = i;
-    for (int i = n / 2 - 1; i >= 0; i--)
-        sift_down(heap, n, i, z);
-    return n;
-}
-
-/* Sum of the weights that top_p is a share of: of the top_k most likely tokens, or of all. The former are sorted into
- * place behind the heap; returns how many. */
-static int top_k_sort(struct sampler *s, const float *z, const struct sampling *p, int n, double *total)
-{
-    float top = z[s->heap[0]];
-    *total = 0;
-    if (p->top_k == 0 || p->top_k >= n) {
-        for (int i = 0; i < n; i++)
-            *total += weight_of(z[s->heap[i]], top, p->temperature);
-        return 0;
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    for (int round = 0; round < PHILOX_ROUNDS; round++)
+        for (int i = 0; i < BLOCK / 2; i++)
+            philox_round(&a[i], &b[i], &c[i], &d[i], philox_key(key, 0, round), philox_key(key, 1, round));
+    for (int i = 0; i < BLOCK / 2; i++) {
+        u[2 * i] = (float)(int32_t)(b[i] >> 8) * 0x1p-24f;
+        u[2 * i + 1] = (float)(int32_t)(d[i] >> 8) * 0x1p-24f;
     }
-    for (int i = 0; i < p->top_k; i++)
-        *total += weight_of(z[heap_take(s->heap, n - i, z)], top, p->temperature);
-    return p->top_k;
 }
 
-static int32_t race_kept(struct sampler *s, const float *z, const struct sampling *p, int64_t position, int32_t favourite)
+/* exp(x) <= 2^floor(y) (1 + y - floor(y)), y = x log2(e): the chord lies above a convex function. Those are the bits of a
+ * float with exponent floor(y); one part in a thousand covers every rounding. */
+static void weights_above(const float *z, float top, float per_logit, float w[BLOCK])
 {
-    int n = heap_fill(s->heap, z, s->n_vocab);
-    double total, sum = 0;
-    int n_sorted = top_k_sort(s, z, p, n, &total);
-    int limit = n_sorted > 0 ? n_sorted : n;
-    struct race r = race_start(p, position, favourite);
-    for (int i = 0; i < limit; i++) {
-        int32_t id = i < n_sorted ? s->heap[n - 1 - i] : heap_take(s->heap, n - i, z);
-        double w = weight_of(z[id], z[favourite], p->temperature);
-        if (!(w > 0) || w < p->min_p)
-            break;
-        double u[2];
-        uniform_pair(p->seed, position, (uint32_t)id >> 1, u);
-        race_enter(&r, id, w, u[id & 1]);
-        sum += w;
-        if (p->top_p < 1 && sum >= p->top_p * total)
-            break;
+    for (int i = 0; i < BLOCK; i++) {
+        float y = (z[i] - top) * per_logit;
+        y = y > -126 ? y : -126; /* NaN too */
+        union {
+            int32_t bits;
+            float value;
+        } u = {.bits = (int32_t)((y + 127) * 0x1p23f)};
+        w[i] = u.value * 1.001f;
     }
-    return r.id;
+}
+
+static void race_block(struct race *r, int32_t first, const float *z, int n, float per_logit)
+{
+    float u[BLOCK], w[BLOCK];
+    weights_above(z, r->top, per_logit, w);
+    uniforms_below(r, first, u);
+    for (int i = 0; i < n; i++)
+        if ((double)u[i] <= r->best * (double)w[i])
+            enter(r, first + i);
+}
+
+static int32_t race_run(struct race *r, int n)
+{
+    float tail[BLOCK];
+    double per_logit = 1.4426950408889634 / r->sampling->temperature;
+    enter(r, r->leader); /* the favourite first: a good leader leaves little to do */
+    if (!(per_logit < 1e4)) { /* bounds in float need a temperature that is not tiny */
+        for (int32_t i = 0; i < n; i++)
+            enter(r, i);
+        return r->leader;
+    }
+    int whole = n / BLOCK * BLOCK;
+    for (int32_t i = 0; i < whole; i += BLOCK)
+        race_block(r, i, r->z + i, BLOCK, (float)per_logit);
+    memset(tail, 0, sizeof tail);
+    memcpy(tail, r->z + whole, (size_t)(n - whole) * sizeof *tail);
+    race_block(r, whole, tail, n - whole, (float)per_logit);
+    return r->leader;
 }
 
 int32_t sampler_choose(struct sampler *s, const float *logits, const struct sampling *p, int64_t position)
@@ -218,9 +185,9 @@ int32_t sampler_choose(struct sampler *s, const float *logits, const struct samp
     int32_t favourite = argmax(logits, s->n_vocab);
     if (favourite < 0 || p->temperature == 0 || isinf(logits[favourite]))
         return favourite;
-    bool filtered = p->top_p < 1 || p->min_p > 0 || (p->top_k > 0 && p->top_k < s->n_vocab);
-    return filtered ? race_kept(s, logits, p, position, favourite)
-                    : race_all(logits, s->n_vocab, p, position, favourite);
+    struct race r = {.z = logits, .sampling = p, .position = position, .top = logits[favourite], .best = INFINITY,
+                     .leader = favourite, .cut = sampler_cut(s, logits, p, favourite)};
+    return race_run(&r, s->n_vocab);
 }
 
 /* ---------------------------------------------------------------- log-probabilities */

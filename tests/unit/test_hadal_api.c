@@ -260,7 +260,8 @@ static void test_together(void **state)
     char *json[N];
     for (int i = 0; i < N; i++)
         json[i] = xasprintf("{\"messages\": [{\"role\": \"user\", \"content\": \"Question %d%s\"}], \"seed\": %d, "
-                            "\"top_p\": 0.9, \"max_tokens\": %d, \"logprobs\": true, \"top_logprobs\": 4, \"user_id\": \"u%d\"}",
+                            "\"top_p\": 0.9, \"max_tokens\": %d, \"logprobs\": true, \"top_logprobs\": 4, "
+                            "\"user_id\": \"u%d\"}",
                             i, i == 3 ? " with a longer text, so that prompts and replies are stepped together" : "", i,
                             20 + i, i);
     for (int i = 0; i < N; i++)
