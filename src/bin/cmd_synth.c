@@ -26,8 +26,8 @@ static void print_help(void)
         "No tokenizer is written: give such a model token ids, as in 'hadal logits --tokens 1,2,3'.\n\n"
         "examples:\n"
         "  hadal synth --shape tiny --drafter mtp -o /tmp/tiny\n"
-        "  hadal synth --shape flash --layers 4 --seed 7 -o /tmp/flash4      (about 16.5 GB)\n"
-        "  hadal synth --shape flash --layers 4 --experts 16 -o /tmp/flash4s (about 3.6 GB)");
+        "  hadal synth --shape flash --layers 4 --seed 7 -o /tmp/flash4      (16.4 GB)\n"
+        "  hadal synth --shape flash --layers 4 --experts 16 -o /tmp/flash4s (3.6 GB)");
 }
 
 static volatile sig_atomic_t stop_asked;

@@ -44,7 +44,7 @@ void bind_tid2eid(struct binder *b, struct layer_weights *lw);
 /* A whole block at the prefix; hash chooses the router. */
 void bind_layer(struct binder *b, struct layer_weights *lw, int ratio, bool hash);
 
-/* Reads the data of all checks (scales always; e4m3 weights up to CHECK_E4M3_BYTES_MAX in total). */
-int data_checks_run(const struct binder *b, const struct progress *p, struct err *e);
+/* Reads the data of all checks: scales always, e4m3 weights up to 64 GB in total. */
+int data_checks_run(struct binder *b, const struct progress *p, struct err *e);
 
 #endif

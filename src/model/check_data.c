@@ -4,6 +4,7 @@
 #include "model/bind.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CHECK_E4M3_BYTES_MAX ((uint64_t)64 << 30)
@@ -52,21 +53,77 @@ static int check_one(const struct checkpoint *c, const struct data_check *d, str
                    d->kind == CHECK_E8M0 ? "scale bytes 0 to 254" : "finite values");
 }
 
-int data_checks_run(const struct binder *b, const struct progress *p, struct err *e)
+/* Checks are handed out in runs of about RUN_BYTES; of several bad tensors the first in binding order is reported, so
+ * that the sentence does not depend on the number of threads. */
+enum { RUN_BYTES = 8 << 20, BATCH_RUNS = 64, POOL_FROM_BYTES = 64 << 20 };
+
+struct check_run {
+    int64_t begin, end;
+};
+
+struct checker {
+    const struct binder *b;
+    struct check_run runs[BATCH_RUNS];
+    struct err errors[BATCH_RUNS];
+};
+
+static void check_one_run(void *arg, int i_task, int i_thread)
 {
-    uint64_t total = 0, done = 0, e4m3_bytes = 0;
-    for (int64_t i = 0; i < b->n_checks; i++)
-        total += b->checks[i].tensor->bytes;
+    struct checker *k = arg;
+    (void)i_thread;
+    for (int64_t i = k->runs[i_task].begin; i < k->runs[i_task].end; i++)
+        if (check_one(&k->b->w->ckpt, &k->b->checks[i], &k->errors[i_task]) != HD_OK)
+            return;
+}
+
+/* Drops the e4m3 weights beyond the limit from the list; returns the bytes that are left to read. */
+static uint64_t limit_checks(struct binder *b)
+{
+    uint64_t total = 0, e4m3_bytes = 0;
+    int64_t n = 0;
     for (int64_t i = 0; i < b->n_checks; i++) {
         const struct data_check *d = &b->checks[i];
-        done += d->tensor->bytes;
         if (d->kind == CHECK_E4M3 && (e4m3_bytes += d->tensor->bytes) > CHECK_E4M3_BYTES_MAX)
             continue;
-        int rc = check_one(&b->w->ckpt, d, e);
-        if (rc != HD_OK)
-            return rc;
-        if (progress_tell(p, "checking weights", done, total) != HD_OK)
-            return err_set(e, HD_ECANCELLED, "%s: stopped while checking weights", b->w->ckpt.dir);
+        total += d->tensor->bytes;
+        b->checks[n++] = *d;
     }
+    b->n_checks = n;
+    return total;
+}
+
+/* One batch of runs from check number i on; moves i and done forward. */
+static int check_batch(struct checker *k, struct pool *pool, int64_t *i, uint64_t *done, struct err *e)
+{
+    int n = 0;
+    for (; n < BATCH_RUNS && *i < k->b->n_checks; n++) {
+        k->runs[n].begin = *i;
+        for (uint64_t bytes = 0; bytes < RUN_BYTES && *i < k->b->n_checks; ++*i) {
+            bytes += k->b->checks[*i].tensor->bytes;
+            *done += k->b->checks[*i].tensor->bytes;
+        }
+        k->runs[n].end = *i;
+    }
+    pool_run(pool, n, check_one_run, k);
+    for (int r = 0; r < n; r++)
+        if (k->errors[r].code != HD_OK)
+            return err_set(e, k->errors[r].code, "%s", k->errors[r].msg);
     return HD_OK;
+}
+
+int data_checks_run(struct binder *b, const struct progress *p, struct err *e)
+{
+    struct checker *k = xcalloc(1, sizeof *k);
+    struct pool *pool = NULL;
+    uint64_t total = limit_checks(b), done = 0;
+    int rc = total < POOL_FROM_BYTES ? HD_OK : pool_open(&pool, 0, e);
+    k->b = b;
+    for (int64_t i = 0; i < b->n_checks && rc == HD_OK;) {
+        rc = check_batch(k, pool, &i, &done, e);
+        if (rc == HD_OK && progress_tell(p, "checking weights", done, total) != HD_OK)
+            rc = err_set(e, HD_ECANCELLED, "%s: stopped while checking weights", b->w->ckpt.dir);
+    }
+    pool_close(&pool);
+    free(k);
+    return rc;
 }
