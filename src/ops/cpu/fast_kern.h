@@ -50,6 +50,8 @@ struct fast_kern {
     fast_matmul_fn *fp4, *fp8, *bf16, *f32;
     /* Runs `turns` rounds of independent fused multiply-adds in registers; returns how many FLOPs that were. */
     double (*burn)(int turns);
+    /* The same for the byte products of the level. */
+    double (*burn_bytes)(int turns);
     /* Reads the bytes once (64-byte aligned, a multiple of 256). */
     void (*read)(const void *p, size_t bytes);
 };

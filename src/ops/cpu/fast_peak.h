@@ -1,13 +1,19 @@
-/* What this machine can do at most, measured: the denominators of every speed that the benchmarks print. Single-threaded
- * and short (milliseconds), so that they can be taken again between the things they are compared with. */
+/* What this machine can do at most, measured: the denominators of every speed that the benchmarks print. Short
+ * (milliseconds), so that they can be taken again between the things they are compared with. */
 #ifndef HADAL_OPS_CPU_FAST_PEAK_H
 #define HADAL_OPS_CPU_FAST_PEAK_H
 
 #include "ops/ops.h"
 
-/* Bytes/s of reading the bytes once (64-byte aligned, a multiple of 256). */
+/* One thread, by its CPU time: bytes/s of reading the bytes once (64-byte aligned, a multiple of 256), and FLOP/s of
+ * independent fp32 fused multiply-adds in registers. */
 double fast_peak_read(enum cpu_isa isa, const void *p, size_t bytes);
-/* fp32 fused multiply-add FLOP/s of a level: independent chains in registers. */
 double fast_peak_flops(enum cpu_isa isa);
+
+/* All threads of a pool, by the clock. */
+struct fast_peaks {
+    double read, flops, int8_ops; /* bytes/s, FLOP/s, byte multiply-add OP/s */
+};
+struct fast_peaks fast_peaks_measure(struct pool *p, enum cpu_isa isa, const void *mem, size_t bytes);
 
 #endif

@@ -315,11 +315,18 @@ static NO_INLINE void fp4_one(const struct il16 *w, int tile, const struct fast_
             acc[i] = vi_set32(0);
         NO_UNROLL
         for (int l = 0; l < 4; l++, line += IL16_LINE, digits += 6) {
+            vi code[HALVES * 2];
             UNROLL
-            for (int h = 0; h < HALVES; h++) {
-                vi code[2];
-                fp4_codes(line + h * HALF_BYTES, code);
-                fp4_line(code, digits, 1, acc + 3 * h);
+            for (int h = 0; h < HALVES; h++)
+                fp4_codes(line + h * HALF_BYTES, code + 2 * h);
+            UNROLL
+            for (int p = 0; p < 3; p++) { /* a digit for both halves: few registers hold activations */
+                vi even = vi_set32((uint32_t)digits[2 * p]), odd = vi_set32((uint32_t)digits[2 * p + 1]);
+                UNROLL
+                for (int h = 0; h < HALVES; h++) {
+                    acc[3 * h + p] = vi_add16(acc[3 * h + p], vi_dot_bytes(code[2 * h], even));
+                    acc[3 * h + p] = vi_add16(acc[3 * h + p], vi_dot_bytes(code[2 * h + 1], odd));
+                }
             }
         }
         vf xs = vf_set(x->scale[b / 4]);
@@ -332,33 +339,44 @@ static NO_INLINE void fp4_one(const struct il16 *w, int tile, const struct fast_
         vf_store(y + h * LANES, sum[h]);
 }
 
+/* A run of blocks under one activation scale (128 columns), decoded once and used for all rows. */
+enum { RUN_BLOCKS = IL16_BLOCK / 32 };
+
 struct digit_args {
-    const vi *code; /* [8] of this block and half */
-    vf w_scale;
-    const int32_t *x;
-    const int32_t *minus[D_TILE];
-    const float *x_scale[D_TILE];
-    int b;
+    const vi *code;    /* [blocks][8] of this half */
+    const vf *w_scale; /* [blocks] */
+    int n_blocks;
+    const int32_t *x;  /* [blocks][4][m][6] */
+    const int32_t *minus[D_TILE]; /* [blocks] of each row */
+    float x_scale[D_TILE];
     float *y; /* LANES sums of row i at y + i*ldy */
     size_t ldy;
 };
 
 ALWAYS_INLINE void digit_rows(const struct digit_args *a, const int m)
 {
-    vi acc[D_TILE * 3];
+    vf sum[D_TILE];
     const int32_t *x = a->x;
+    const vi *code = a->code;
     UNROLL
-    for (int i = 0; i < m * 3; i++)
-        acc[i] = vi_set32(0);
-    NO_UNROLL
-    for (int l = 0; l < 4; l++, x += 6 * m)
-        fp4_line(a->code + 2 * l, x, m, acc);
-    UNROLL
-    for (int i = 0; i < m; i++) {
-        float *y = a->y + (size_t)i * a->ldy;
-        vf s = vf_mul(a->w_scale, vf_set(a->x_scale[i][a->b / 4]));
-        vf_store(y, vf_fma(s, vf_from_i32(fp4_join(acc + 3 * i, a->minus[i][a->b])), vf_load(y)));
+    for (int i = 0; i < m; i++)
+        sum[i] = vf_load(a->y + (size_t)i * a->ldy);
+    for (int b = 0; b < a->n_blocks; b++) {
+        vi acc[D_TILE * 3];
+        UNROLL
+        for (int i = 0; i < m * 3; i++)
+            acc[i] = vi_set32(0);
+        NO_UNROLL
+        for (int l = 0; l < 4; l++, x += 6 * m, code += 2)
+            fp4_line(code, x, m, acc);
+        UNROLL
+        for (int i = 0; i < m; i++)
+            sum[i] = vf_fma(vf_mul(a->w_scale[b], vf_set(a->x_scale[i])), vf_from_i32(fp4_join(acc + 3 * i, a->minus[i][b])),
+                            sum[i]);
     }
+    UNROLL
+    for (int i = 0; i < m; i++)
+        vf_store(a->y + (size_t)i * a->ldy, sum[i]);
 }
 
 #define DIGIT_ROWS(m) \
@@ -367,31 +385,40 @@ FOR_EACH_D_TILE(DIGIT_ROWS)
 #define DIGIT_NAME(m) digit_rows_##m,
 static void (*const digit_rows_of[])(const struct digit_args *) = {FOR_EACH_D_TILE(DIGIT_NAME)};
 
-/* Block b of nt tiles, decoded once, with every row. */
-static NO_INLINE void fp4_block_many(const struct il16 *w, int tile0, int nt, int b, const struct fast_x *x, float *y,
-                                     size_t ldy)
+struct code_run {
+    vi code[RUN_BLOCKS][8];
+    vf w_scale[RUN_BLOCKS];
+};
+
+static void decode_run(const struct il16 *w, int tile, int h, int b0, int n, struct code_run *r)
 {
-    vi code[FAST_STRIP * HALVES][8];
-    vf w_scale[FAST_STRIP * HALVES];
     int n_blocks = w->cols_padded / 32;
-    for (int t = 0; t < nt * HALVES; t++) {
-        int tile = tile0 + t / HALVES, h = t % HALVES;
-        const uint8_t *line = w->data + (size_t)tile * w->tile_bytes + (size_t)b * 4 * IL16_LINE + h * HALF_BYTES;
-        for (int l = 0; l < 4; l++)
-            fp4_codes(line + l * IL16_LINE, code[t] + 2 * l);
-        w_scale[t] = fp4_scales(w->scale8 + ((size_t)tile * (size_t)n_blocks + (size_t)b) * 16 + h * LANES);
-    }
+    const uint8_t *line = w->data + (size_t)tile * w->tile_bytes + (size_t)b0 * 4 * IL16_LINE + h * HALF_BYTES;
+    for (int l = 0; l < 4 * n; l++)
+        fp4_codes(line + l * IL16_LINE, &r->code[l / 4][2 * (l % 4)]);
+    for (int b = 0; b < n; b++)
+        r->w_scale[b] = fp4_scales(w->scale8 + ((size_t)tile * (size_t)n_blocks + (size_t)(b0 + b)) * 16 + h * LANES);
+}
+
+/* Blocks b0 .. b0+n-1 of nt tiles with every row. */
+static NO_INLINE void fp4_run_many(const struct il16 *w, int tile0, int nt, int b0, int n, const struct fast_x *x, float *y,
+                                   size_t ldy)
+{
+    struct code_run run[FAST_STRIP * HALVES];
+    size_t n_blocks = (size_t)(w->cols_padded / 32);
+    for (int t = 0; t < nt * HALVES; t++)
+        decode_run(w, tile0 + t / HALVES, t % HALVES, b0, n, &run[t]);
     for (int i = 0; i < x->n; i += D_TILE) {
         int m = x->n - i < D_TILE ? x->n - i : D_TILE;
-        struct digit_args a = {.b = b, .ldy = ldy};
-        a.x = (const int32_t *)x->data + ((size_t)i * (size_t)(x->cols_padded / 8) + (size_t)(b * 4 * m)) * 6;
+        struct digit_args a = {.n_blocks = n, .ldy = ldy};
+        a.x = (const int32_t *)x->data + ((size_t)i * (size_t)(x->cols_padded / 8) + (size_t)(b0 * 4 * m)) * 6;
         for (int r = 0; r < m; r++) {
-            a.minus[r] = x->minus + (size_t)(i + r) * (size_t)n_blocks;
-            a.x_scale[r] = x->scale + (size_t)(i + r) * (size_t)x->n_blocks;
+            a.minus[r] = x->minus + (size_t)(i + r) * n_blocks + b0;
+            a.x_scale[r] = x_scale(x, i + r, b0 / RUN_BLOCKS);
         }
         for (int t = 0; t < nt * HALVES; t++) {
-            a.code = code[t];
-            a.w_scale = w_scale[t];
+            a.code = run[t].code[0];
+            a.w_scale = run[t].w_scale;
             a.y = y + (size_t)i * ldy + t * LANES;
             digit_rows_of[m - 1](&a);
         }
@@ -406,8 +433,9 @@ static void fp4_matmul(const struct il16 *w, int tile0, int n_tiles, const struc
         return;
     }
     clear(x, n_tiles, y, ldy);
-    for (int b = 0; b < w->cols_padded / 32; b++)
-        fp4_block_many(w, tile0, n_tiles, b, x, y, ldy);
+    int n_blocks = w->cols_padded / 32;
+    for (int b = 0; b < n_blocks; b += RUN_BLOCKS)
+        fp4_run_many(w, tile0, n_tiles, b, n_blocks - b < RUN_BLOCKS ? n_blocks - b : RUN_BLOCKS, x, y, ldy);
 }
 
 /* ---------------------------------------------------------------- peak */
@@ -431,6 +459,27 @@ static NO_INLINE double burn(int turns)
     return 2.0 * LANES * CHAINS * turns;
 }
 
+static NO_INLINE double burn_bytes(int turns)
+{
+    enum { CHAINS = 8 };
+    vi acc[CHAINS], code[CHAINS];
+    UNROLL
+    for (int i = 0; i < CHAINS; i++) {
+        acc[i] = vi_set32(0);
+        code[i] = vi_set32((uint32_t)i * 0x01010101u);
+    }
+    for (int t = 0; t < turns; t++) {
+        UNROLL
+        for (int i = 0; i < CHAINS; i++)
+            acc[i] = vi_add16(acc[i], vi_dot_bytes(code[i], acc[i]));
+    }
+    UNROLL
+    for (int i = 1; i < CHAINS; i++)
+        acc[0] = vi_add32(acc[0], acc[i]);
+    KEEP(acc[0]);
+    return 2.0 * HALF_BYTES * CHAINS * turns;
+}
+
 static NO_INLINE void read_all(const void *p, size_t bytes)
 {
     const uint8_t *at = p;
@@ -450,5 +499,5 @@ static NO_INLINE void read_all(const void *p, size_t bytes)
 
 const struct fast_kern KERN_NAME = {
     .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, D_TILE}, .pack = pack_rows,
-    .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul, .burn = burn, .read = read_all,
+    .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul, .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
 };
