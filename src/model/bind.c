@@ -177,19 +177,16 @@ void bind_matrix(struct binder *b, struct matrix *m, const char *name, int rows,
         refuse_dtype(b, t, "F8_E4M3 or I8, because it has a scale");
 }
 
-/* ---------------------------------------------------------------- small tensors, widened */
+/* ---------------------------------------------------------------- fp32 tensors, and small ones widened to it */
 
+/* BF16 or F16 to fp32; whether all values are finite. */
 static bool widen(enum dtype dtype, const uint8_t *data, size_t n, float *out)
 {
     bool finite = true;
     for (size_t i = 0; i < n; i++) {
         uint16_t h;
-        if (dtype == DT_F32) {
-            memcpy(&out[i], data + 4 * i, 4);
-        } else {
-            memcpy(&h, data + 2 * i, 2);
-            out[i] = dtype == DT_BF16 ? f32_from_bf16(h) : f32_from_f16(h);
-        }
+        memcpy(&h, data + 2 * i, 2);
+        out[i] = dtype == DT_BF16 ? f32_from_bf16(h) : f32_from_f16(h);
         finite &= isfinite(out[i]) != 0;
     }
     return finite;
@@ -212,6 +209,11 @@ void bind_vec(struct binder *b, struct vec *v, const char *name, int rows, int c
     v->n = rows * (cols == 0 ? 1 : cols);
     if (t->data == NULL)
         return;
+    if (t->dtype == DT_F32) {
+        v->data = aligned_data(b, t);
+        check_later(b, t, CHECK_F32);
+        return;
+    }
     float *out = bind_alloc(b, (size_t)v->n * sizeof *out);
     if (out == NULL)
         return;

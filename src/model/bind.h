@@ -37,7 +37,7 @@ bool bind_has(struct binder *b, const char *name);
 
 /* A linear layer: tensor name.weight [rows, cols] and, when quantised, name.scale. */
 void bind_matrix(struct binder *b, struct matrix *m, const char *name, int rows, int cols);
-/* A small tensor of rows x cols floats (cols 0: one dimension) widened to fp32. */
+/* A tensor of rows x cols fp32 values (cols 0: one dimension): F32 stays in the mapping, BF16 and F16 are widened. */
 void bind_vec(struct binder *b, struct vec *v, const char *name, int rows, int cols);
 /* The hash routing table [vocab, k] of a layer. */
 void bind_tid2eid(struct binder *b, struct layer_weights *lw);

@@ -48,14 +48,15 @@ static int check_one(const struct checkpoint *c, const struct data_check *d, str
     }
     if (at == n)
         return HD_OK;
-    return err_set(e, HD_EFORMAT, "%s: tensor %s holds a NaN at element %zu, expected %s", c->shards[t->i_shard].path,
-                   t->name, at / (size_t)dtype_bytes(t->dtype),
+    return err_set(e, HD_EFORMAT, "%s: tensor %s holds %s at element %zu, expected %s", c->shards[t->i_shard].path,
+                   t->name, d->kind == CHECK_F32 ? "a NaN or an infinity" : "a NaN",
+                   at / (size_t)dtype_bytes(t->dtype),
                    d->kind == CHECK_E8M0 ? "scale bytes 0 to 254" : "finite values");
 }
 
 /* Checks are handed out in runs of about RUN_BYTES; of several bad tensors the first in binding order is reported, so
  * that the sentence does not depend on the number of threads. */
-enum { RUN_BYTES = 8 << 20, BATCH_RUNS = 64, POOL_FROM_BYTES = 64 << 20 };
+enum { RUN_BYTES = 2 << 20, BATCH_RUNS = 64, POOL_FROM_BYTES = 16 << 20 };
 
 struct check_run {
     int64_t begin, end;

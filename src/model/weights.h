@@ -20,7 +20,7 @@ struct matrix {
     void *prepared;   /* a back end's own layout of it, or NULL; owned by the back end */
 };
 
-/* A vector of n F32 / BF16 values widened to fp32 at binding (small: owned by struct weights). */
+/* n fp32 values: F32 tensors stay in the mapping, BF16 and F16 (small) are widened and owned by struct weights. */
 struct vec {
     const float *data; /* NULL when absent */
     int n;
@@ -99,8 +99,9 @@ struct weights {
 
 /* Opens config.json and the tensors of DIR and binds them. Checks (model specification 2.6): every weight present with
  * the right shape and dtype, every FP8/FP4 weight with its scale of the right shape (.scale or the weight_scale_inv
- * spelling), no NaN code in scales (E8M0 255, F32 non-finite), tid2eid within [0,E) and distinct within a row, hash
- * layers with tid2eid and the others with bias; unknown names are listed in `ignored`.
+ * spelling), no NaN code in scales (E8M0 255, F32 non-finite), in e4m3 weights (up to 64 GB of them; beyond lie only the
+ * Base checkpoints) and in vectors, tid2eid within [0,E) and distinct within a row, hash layers with tid2eid and the
+ * others with bias; unknown names are listed in `ignored`. BF16, F16 and F32 matrices are not read.
  * check_data false skips the checks that read tensor data. Errors name file, tensor and what was expected. */
 int weights_open(struct weights *w, const char *dir, bool check_data, const struct progress *p, struct err *e);
 /* The same from headers only: structure, shapes and dtypes are checked, every data pointer is NULL. */

@@ -53,13 +53,18 @@ static int remove_dir(void **state)
     return 0;
 }
 
-static void make_model(enum drafter_kind drafter)
+static void make_deep_model(enum drafter_kind drafter, int n_layers)
 {
-    struct synth_options o = {.shape = SYNTH_TINY, .n_layers = 4, .seed = 3, .drafter = drafter};
+    struct synth_options o = {.shape = SYNTH_TINY, .n_layers = n_layers, .seed = 3, .drafter = drafter};
     struct err e = {0};
     shell("rm -rf '%s'", in_dir("model"));
     if (synth_write(&o, in_dir("model"), NULL, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
+}
+
+static void make_model(enum drafter_kind drafter)
+{
+    make_deep_model(drafter, 4);
 }
 
 /* ---------------------------------------------------------------- the released checkpoints, headers only */
@@ -277,7 +282,8 @@ static void test_wrong_data(void **state)
         {"layers.2.attn.wo_b.weight", 4097, {0x7f}, 1, "holds a NaN at element 4097, expected finite values"},
         {"mtp.0.h_proj.weight", 65535, {0xff}, 1, "holds a NaN at element 65535"},
         {"layers.1.attn_norm.weight", 10, {0xc0, 0x7f}, 2, "not a finite number"},
-        {"layers.1.hc_attn_fn", 4000, {0, 0, 0x80, 0x7f}, 4, "not a finite number"},
+        {"layers.1.hc_attn_fn", 4000, {0, 0, 0x80, 0x7f}, 4,
+         "holds a NaN or an infinity at element 1000, expected finite values"},
         {"layers.0.ffn.gate.tid2eid", 8, {12}, 8, "has expert 12 in row 0, expected distinct ids 0 to 11"},
         {"layers.0.ffn.gate.tid2eid", 96, {255, 255, 255, 255, 255, 255, 255, 255}, 8, "has expert -1 in row 3"},
         {"layers.0.ffn.gate.tid2eid", 0, {0, 0, 0, 0, 1}, 8, "has expert 4294967296 in row 0"},
@@ -299,6 +305,24 @@ static void test_wrong_data(void **state)
         memcpy(p, saved, cases[i].n);
         store_file(f.path, f.bytes.data, f.bytes.len);
         buf_free(&f.bytes);
+    }
+}
+
+/* Enough bytes for several threads: of two bad tensors the earlier layer's is named, every time. */
+static void test_first_bad_tensor(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"layers.36.attn.wo_b.scale", "layers.9.attn.wq_b.weight"};
+    make_deep_model(DRAFTER_NONE, 40);
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        struct file f;
+        uint64_t at;
+        file_of(names[i], &f, &at);
+        f.bytes.data[at] = (char)255;
+        store_file(f.path, f.bytes.data, f.bytes.len);
+        buf_free(&f.bytes);
+        for (int k = 0; k < 5; k++)
+            refuse_opening(names[i], "holds a NaN at element 0");
     }
 }
 
@@ -529,6 +553,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_missing_tensors, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_wrong_headers, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_wrong_data, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_first_bad_tensor, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_same_expert_twice, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_wrong_config, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_fewer_layers_than_tensors, make_dir, remove_dir),
