@@ -16,7 +16,7 @@ static struct dev *open_dev(enum numerics n)
 {
     struct dev *d;
     struct err e = {0};
-    struct dev_options o = {n, 2, cpu_isa_best()};
+    struct dev_options o = {.numerics = n, .n_threads = 2, .isa = cpu_isa_best()};
     assert_int_equal(dev_open_cpu(&d, &o, &e), HD_OK);
     return d;
 }

@@ -499,5 +499,6 @@ static NO_INLINE void read_all(const void *p, size_t bytes)
 
 const struct fast_kern KERN_NAME = {
     .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, D_TILE}, .pack = pack_rows,
-    .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul, .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
+    .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
+    .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
 };
