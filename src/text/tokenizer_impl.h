@@ -72,6 +72,7 @@ struct merge {
 struct merges {
     struct merge *slots;
     size_t n, mask;
+    size_t n_ranks; /* largest rank + 1 */
 };
 
 /* The last put of a pair wins. */
@@ -79,15 +80,34 @@ void merges_put(struct merges *m, int32_t left, int32_t right, int32_t rank, int
 const struct merge *merges_find(const struct merges *m, int32_t left, int32_t right); /* NULL when there is none */
 void merges_free(struct merges *m);
 
+/* Candidates, smallest rank first, the leftmost among equals (tokenizer_queue.c). */
+struct bpe_queue {
+    bool by_rank;
+    uint64_t *heap; /* rank << 32 | position, or ranks */
+    size_t n_heap, cap_heap;
+    uint32_t *head; /* list of each rank: entry + 1, 0: empty */
+    size_t n_head;
+    struct queue_entry *entries;
+    size_t n_entries, cap_entries;
+    uint32_t unused; /* list of free entries */
+    uint32_t *batch; /* positions of `rank` taken from its list */
+    size_t i_batch, n_batch, cap_batch;
+    uint32_t rank;
+};
+/* Empties the queue. by_rank: the way for long pieces; all ranks lie under n_ranks, the same at each call. */
+int queue_start(struct bpe_queue *q, bool by_rank, size_t n_ranks);
+int queue_push(struct bpe_queue *q, uint32_t rank, uint32_t at);
+int queue_pop(struct bpe_queue *q, uint32_t *rank, uint32_t *at); /* 1, 0 when empty, or HD_ENOMEM */
+void queue_free(struct bpe_queue *q);
+
 /* Memory of the merging, kept from piece to piece. */
 struct bpe_work {
     struct bpe_node *nodes;
     size_t cap_nodes;
-    uint64_t *heap;
-    size_t n_heap, cap_heap;
+    struct bpe_queue queue;
 };
 void bpe_work_free(struct bpe_work *w);
-/* Appends the ids of one piece of n > 0 bytes: O(n log n). */
+/* Appends the ids of one piece of n > 0 bytes: O(n log n) at most. */
 int bpe_encode(const struct tokenizer *t, struct bpe_work *w, const char *piece, size_t n, struct ids *out,
                struct err *e);
 

@@ -226,6 +226,39 @@ static void test_long(void **state)
     }
 }
 
+/* ---------------------------------------------------------------- many threads, one tokenizer */
+
+enum { N_TASKS = 8 };
+
+static void encode_task(void *arg, int i_task, int i_thread)
+{
+    (void)i_thread;
+    struct ids *ids = (struct ids *)arg + i_task;
+    struct buf text = {0};
+    for (int i = 0; i < 300; i++)
+        buf_printf(&text, "%x fathoms of <think> %c", (unsigned)i * 7919u, 'a' + i % 26);
+    if (tokenizer_encode(world.t, text.data, text.len, true, ids, NULL) != HD_OK)
+        ids->n = 0;
+    buf_free(&text);
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    struct ids ids[N_TASKS] = {{0}};
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 4, NULL), HD_OK);
+    pool_run(pool, N_TASKS, encode_task, ids);
+    pool_close(&pool);
+    assert_true(ids[0].n > 2000);
+    for (int i = 0; i < N_TASKS; i++) {
+        assert_int_equal(ids[i].n, ids[0].n);
+        assert_memory_equal(ids[i].data, ids[0].data, ids[0].n * sizeof *ids[0].data);
+    }
+    for (int i = 0; i < N_TASKS; i++)
+        ids_free(&ids[i]);
+}
+
 /* ---------------------------------------------------------------- bytes that are no UTF-8 */
 
 static void expect_round_trip(const char *text, size_t n, bool match_added)
@@ -377,6 +410,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors_json), cmocka_unit_test(test_vectors_ranks), cmocka_unit_test(test_long),
+        cmocka_unit_test(test_threads),
         cmocka_unit_test(test_invalid_utf8), cmocka_unit_test(test_lookup),        cmocka_unit_test(test_skip_special),
         cmocka_unit_test(test_bad_files),    cmocka_unit_test(test_rank_added),
     };
