@@ -191,8 +191,13 @@ fuzz:
 	    SAN="-fsanitize=fuzzer-no-link,address,undefined" $(patsubst $(B)/%,build-fuzz/%,$(FUZZ))
 	@tests/fuzz/run_fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
+# Deliberate bugs, each killed by a test (docs/TESTING.md).
+.PHONY: mutants
+mutants: programs
+	@B=$(B) CC=$(CC) tests/run_tests.sh mutants
+
 .PHONY: nightly
-nightly: test asan tsan
+nightly: test asan tsan mutants
 	@B=$(B) CC=$(CC) KIND=nightly tests/run_tests.sh $(SUITES)
 	@$(MAKE) fuzz FUZZ_SECONDS=600
 
@@ -213,7 +218,9 @@ help:
 	@echo 'make test            install what is missing, build, and run every suite; ends in "N passed, N failed"'
 	@echo 'make unit            the unit tests alone; make suite-NAME runs one of: $(SUITES)'
 	@echo 'make golden          compare with the numbers of the official code; GOLDEN=DIR for another folder of that format'
-	@echo 'make nightly         test, asan, tsan, the long tests and ten minutes of fuzzing per target'
+	@echo 'make check, bench    every kernel at every instruction-set level (SEED=N repeats); their speeds'
+	@echo 'make mutants         plant each bug of the catalogue in docs/TESTING.md: some test must fail'
+	@echo 'make nightly         test, asan, tsan, mutants, the long tests and ten minutes of fuzzing per target'
 	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; the pool under thread sanitizer'
 	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make install         program, library, header, pkg-config file, man page under PREFIX=$(PREFIX) (DESTDIR=)'

@@ -56,6 +56,18 @@ def make_target_problems(doc):
             yield f"{doc}: the Makefile has no target {target}"
 
 
+def help_problems():
+    """Every target that stands for itself is in `make help`, and help names no other."""
+    makefile = tree.read("Makefile")
+    inner = {"all", "programs", "setup-test", "help"}
+    phony = {t for line in re.findall(r"^\.PHONY: (.*)$", makefile, re.M) for t in line.split()} - inner
+    named = {t for line in re.findall(r"@echo 'make ([a-z][a-z, -]*?)  ", makefile) for t in line.split(", ")}
+    for target in sorted(phony - named):
+        yield f"make help does not name {target}"
+    for target in sorted(named - phony):
+        yield f"make help names {target}, which is no target"
+
+
 def commands():
     return re.findall(r'^\s*\{"([\w-]+)", "', tree.read("src/bin/main.c"), re.M)
 
@@ -103,6 +115,7 @@ tree.check("the walk names functions that exist", walk_problems(architecture))
 tree.check("every source file is in the picture of the tree", undescribed_sources(architecture))
 tree.check("documents name files that exist", (p for d in docs for p in named_file_problems(d)))
 tree.check("documents name make targets that exist", (p for d in docs for p in make_target_problems(d)))
+tree.check("make help names every target", help_problems())
 tree.check("the man page renders without warnings", warnings)
 tree.check("the man page has every command and no other", command_problems())
 tree.check("the man page has every option", option_problems(page))

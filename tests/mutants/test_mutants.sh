@@ -2,12 +2,12 @@
 # Mutation test: each row of the bug catalogue (docs/TESTING.md) that other engines really had is put into our code on
 # purpose (MUTANT(n), src/base/mutant.h, compiled in by -DHADAL_MUTANTS only), and the named test must fail.
 # Columns: mutant, what is wrong, test program, its argument or cmocka filter.
-# Rows 22 (expert cache) and 26 (HTTP replies) have no code yet to put a bug into.
+# Row 22 (expert cache) has no code yet to put a bug into.
 set -u
 B=${B:-build}
 M=$B-mutants
 make -s -j2 B="$M" OPT=-O2 DEFS=-DHADAL_MUTANTS "$M"/tests/golden/test_golden "$M"/tests/golden/test_invariance \
-    "$M"/tests/unit/test_config "$M"/tests/unit/test_chat "$M"/tests/unit/test_json || exit 1
+    "$M"/tests/unit/test_config "$M"/tests/unit/test_chat "$M"/tests/unit/test_chat_json || exit 1
 mkdir -p "$M"
 ln -sfn "$(cd "$B" && pwd)"/golden "$M"/golden
 [ -d "$B"/golden ] || mkdir -p "$B"/golden
@@ -38,7 +38,7 @@ report() { # ok|not ok, text
 
 # Without a mutant everything passes: otherwise a kill would mean nothing.
 for case in "golden f32-tiny" "golden q-tiny" "invariance test_save_restore" "invariance test_take_back" \
-    "invariance test_new_after_longer" "config -" "chat -" "json -"; do
+    "invariance test_new_after_longer" "config -" "chat -" "chat_json -"; do
     set -- $case
     if run 0 "$1" "$2"; then report ok "no mutant: $1 $2 passes"; else report "not ok" "no mutant: $1 $2 fails"; fi
 done
@@ -75,7 +75,8 @@ done <<EOF
 23|index row scales read in another order|golden|q-tiny
 24|class default for a missing config key|config|-
 25|empty thinking block when thinking is off|chat|-
-27|no limit on JSON nesting|json|-
+26|reasoning must come back or the request is refused|chat|-
+27|no limit on JSON nesting|chat_json|-
 28|a new sequence keeps the old length|invariance|test_new_after_longer
 EOF
 echo "1..$n"
