@@ -126,8 +126,8 @@ void forward_attention(struct model *m, const struct layer_ops *l, struct rows *
                                                 .dims = m->kv.dims, .scale = 1.0f / sqrtf((float)c->head_dim),
                                                 .q = w->q, .kv = w->kv, .ids = l->w->ratio == 4 ? w->topk : NULL,
                                                 .sink = l->w->attn_sink.data, .o = w->o});
-    m->dev->ops->kv_put(m->dev, &(struct op_kv_put){.n_seqs = r->n_seqs, .seqs = r->seqs, .dims = m->kv.dims,
-                                                    .kv = w->kv});
+    m->dev->ops->kv_put(m->dev, &(struct op_kv_put){.n_seqs = r->n_seqs, .window = c->window, .seqs = r->seqs,
+                                                    .dims = m->kv.dims, .kv = w->kv});
     rope(m, r, l->freq, c->n_heads, c->head_dim, true, w->o);
     m->dev->ops->linear(m->dev, &(struct op_linear){.n = r->n, .groups = c->o_groups, .w = l->wo_a,
                                                     .no_act_quant = true, .x = w->o, .y = w->low});
@@ -222,15 +222,29 @@ static int begin(struct model *m, const struct step_item *items, int n_items, st
     return HD_OK;
 }
 
+/* Addresses of the tails that an item asked for. Page ends of all items of a step are at most rows / 128 + items. */
+static uint8_t *const *tail_pointers(struct model *m, const struct step_item *it)
+{
+    int64_t from = it->seq->n_tokens / KV_PAGE_TOKENS, to = (it->seq->n_tokens + it->n_tokens) / KV_PAGE_TOKENS;
+    if (it->tails == NULL || to == from)
+        return NULL;
+    uint8_t **at = m->tail_at + m->n_tail_at;
+    for (int64_t k = 0; k < to - from; k++)
+        m->tail_at[m->n_tail_at++] = it->tails[k] < 0 ? NULL : kv_pool_at(&m->tails, it->tails[k]);
+    return at;
+}
+
 static void lay_out_rows(struct model *m, const struct step_item *items, int n_items)
 {
     struct rows *r = &m->rows;
     r->n = 0;
     r->n_seqs = n_items;
+    m->n_tail_at = 0;
     for (int i = 0; i < n_items; i++) {
         const struct step_item *it = &items[i];
         r->owner[i] = it->seq;
-        r->seqs[i] = (struct op_seq){.first_row = r->n, .n_rows = it->n_tokens, .pos0 = it->seq->n_tokens};
+        r->seqs[i] = (struct op_seq){.first_row = r->n, .n_rows = it->n_tokens, .pos0 = it->seq->n_tokens,
+                                     .tails = tail_pointers(m, it)};
         for (int k = 0; k < it->n_tokens; k++, r->n++) {
             r->tokens[r->n] = it->tokens[k];
             r->pos[r->n] = (int32_t)(it->seq->n_tokens + k);

@@ -1,9 +1,7 @@
 #include "model/kv.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "model/model_impl.h"
 
@@ -23,9 +21,11 @@ static size_t take(size_t *at, size_t bytes)
     return here;
 }
 
-static void layout_layer(struct kv_layout *l, struct kv_layer_layout *y, const struct config *c)
+static void layout_layer(struct kv_layout *l, struct kv_layer_layout *y, const struct config *c, bool in_tail)
 {
     y->ring_offset = take(&l->block_bytes, (size_t)l->ring_rows * l->dims.row_bytes);
+    if (in_tail)
+        y->tail.window = take(&l->tail_bytes, (size_t)c->window * l->dims.row_bytes);
     if (y->ratio == 0)
         return;
     size_t per_page = (size_t)(KV_PAGE_TOKENS / y->ratio), halves = y->ratio == 4 ? 2 : 1;
@@ -40,6 +40,8 @@ static void layout_layer(struct kv_layout *l, struct kv_layer_layout *y, const s
     size_t istate = (size_t)y->state_rows * halves * (size_t)c->index_head_dim * sizeof(float);
     y->istate_kv_offset = take(&l->block_bytes, istate);
     y->istate_gate_offset = take(&l->block_bytes, istate);
+    y->tail.state = take(&l->tail_bytes, 2 * 4 * (size_t)c->head_dim * sizeof(float));
+    y->tail.istate = take(&l->tail_bytes, 2 * 4 * (size_t)c->index_head_dim * sizeof(float));
 }
 
 void kv_layout_init(struct kv_layout *l, const struct config *c, enum kv_row_format f, bool mtp)
@@ -49,49 +51,13 @@ void kv_layout_init(struct kv_layout *l, const struct config *c, enum kv_row_for
     l->n_layers = c->n_layers + (mtp ? 1 : 0);
     for (int i = 0; i < l->n_layers; i++) {
         l->layer[i].ratio = i < c->n_layers ? c->compress_ratio[i] : 0;
-        layout_layer(l, &l->layer[i], c);
+        layout_layer(l, &l->layer[i], c, i < c->n_layers);
     }
     l->page_bytes = l->page_bytes == 0 ? 64 : l->page_bytes; /* a model of window layers only still counts pages */
     if (mtp) {
         l->stream_dim = c->hc_mult * c->hidden_size;
         l->stream_offset = take(&l->block_bytes, (size_t)STREAM_RING * (size_t)l->stream_dim * sizeof(float));
     }
-}
-
-/* ---------------------------------------------------------------- pool */
-
-int kv_pool_init(struct kv_pool *p, size_t page_bytes, int64_t n_pages, struct err *e)
-{
-    *p = (struct kv_pool){.page_bytes = page_bytes, .n_pages = n_pages, .n_free = n_pages};
-    void *base = mmap(NULL, page_bytes * (size_t)n_pages, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) {
-        err_sys(e, errno, "cannot reserve %zu bytes for the KV cache", page_bytes * (size_t)n_pages);
-        return HD_ENOMEM;
-    }
-    p->base = base;
-    p->free_list = xcalloc((size_t)n_pages, sizeof *p->free_list);
-    for (int64_t i = 0; i < n_pages; i++)
-        p->free_list[i] = (int32_t)(n_pages - 1 - i);
-    return HD_OK;
-}
-
-void kv_pool_free(struct kv_pool *p)
-{
-    if (p->base != NULL)
-        munmap(p->base, p->page_bytes * (size_t)p->n_pages);
-    free(p->free_list);
-    *p = (struct kv_pool){0};
-}
-
-int32_t kv_pool_take(struct kv_pool *p)
-{
-    return p->n_free == 0 ? -1 : p->free_list[--p->n_free];
-}
-
-void kv_pool_give(struct kv_pool *p, int32_t page)
-{
-    p->free_list[p->n_free++] = page;
 }
 
 /* ---------------------------------------------------------------- sequences */
@@ -138,7 +104,7 @@ void kv_seq_clear(struct kv_seq *s)
     kv_seq_release_after(s, 0);
     /* Mutant 28: the previous sequence's length survives, so stale state is taken for history. */
     s->n_tokens = MUTANT(28) && s->n_tokens > 0 ? 1 : 0;
-    s->n_high = s->n_mtp = 0;
+    s->n_high = s->n_mtp = s->n_floor = 0;
 }
 
 int64_t kv_seq_tokens(const struct kv_seq *s)
@@ -146,18 +112,33 @@ int64_t kv_seq_tokens(const struct kv_seq *s)
     return s->n_tokens;
 }
 
+/* The page that the next token writes into must be this sequence's own: a shared one is copied first. */
+static void own_next_page(struct kv_seq *s)
+{
+    struct kv_pool *pool = &s->model->pool;
+    int64_t i = s->n_tokens / KV_PAGE_TOKENS;
+    if (i >= s->n_pages || pool->n_refs[s->page_ids[i]] == 1)
+        return;
+    int32_t id = kv_pool_take(pool);
+    memcpy(kv_pool_at(pool, id), s->pages[i], pool->block_bytes);
+    kv_pool_unref(pool, s->page_ids[i]);
+    s->page_ids[i] = id;
+    s->pages[i] = kv_pool_at(pool, id);
+}
+
 int kv_seq_reserve(struct kv_seq *s, int64_t n_tokens, struct err *e)
 {
     struct kv_pool *pool = &s->model->pool;
-    int64_t need = (n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
-    if (need - s->n_pages > pool->n_free)
+    int64_t i_next = s->n_tokens / KV_PAGE_TOKENS, last = (n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    bool copies = i_next < s->n_pages && pool->n_refs[s->page_ids[i_next]] > 1;
+    int64_t need = last - s->n_pages + copies;
+    if (need > pool->n_free)
         return err_set(e, HD_ENOMEM, "the KV cache is full: %lld pages of %zu bytes are needed, %lld of %lld are free",
-                       (long long)(need - s->n_pages), pool->page_bytes, (long long)pool->n_free,
-                       (long long)pool->n_pages);
-    for (; s->n_pages < need; s->n_pages++) {
-        int32_t id = kv_pool_take(pool);
-        s->page_ids[s->n_pages] = id;
-        s->pages[s->n_pages] = pool->base + (size_t)id * pool->page_bytes;
+                       (long long)need, pool->block_bytes, (long long)pool->n_free, (long long)pool->n_blocks);
+    own_next_page(s);
+    for (; s->n_pages < last; s->n_pages++) {
+        s->page_ids[s->n_pages] = kv_pool_take(pool);
+        s->pages[s->n_pages] = kv_pool_at(pool, s->page_ids[s->n_pages]);
     }
     return HD_OK;
 }
@@ -166,14 +147,15 @@ void kv_seq_release_after(struct kv_seq *s, int64_t n_tokens)
 {
     int64_t keep = (n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
     while (s->n_pages > keep)
-        kv_pool_give(&s->model->pool, s->page_ids[--s->n_pages]);
+        kv_pool_unref(&s->model->pool, s->page_ids[--s->n_pages]);
 }
 
 int kv_seq_truncate(struct kv_seq *s, int64_t n_tokens, struct err *e)
 {
-    if (n_tokens < 0 || n_tokens > s->n_tokens || n_tokens < s->n_high - KV_ROLLBACK)
-        return err_set(e, HD_EARG, "cannot go back to %lld tokens: the sequence has %lld and keeps %d for going back",
-                       (long long)n_tokens, (long long)s->n_tokens, KV_ROLLBACK);
+    if (n_tokens < s->n_floor || n_tokens > s->n_tokens || n_tokens < s->n_high - KV_ROLLBACK)
+        return err_set(e, HD_EARG, "cannot go back to %lld tokens: the sequence has %lld and keeps %d for going back, "
+                       "not below %lld",
+                       (long long)n_tokens, (long long)s->n_tokens, KV_ROLLBACK, (long long)s->n_floor);
     if (n_tokens == s->n_tokens)
         return HD_OK;
     s->n_tokens = MUTANT(10) ? s->n_tokens - 1 : n_tokens;
@@ -198,6 +180,7 @@ struct kv_view kv_seq_view(const struct kv_seq *s, int layer)
         .istate_kv = (float *)(s->block + y->istate_kv_offset),
         .istate_gate = (float *)(s->block + y->istate_gate_offset),
         .state_rows = y->state_rows,
+        .tail_at = y->tail,
     };
 }
 

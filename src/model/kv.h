@@ -14,6 +14,7 @@ struct kv_layer_layout {
     size_t ring_offset;                                            /* in the sequence's block, bytes */
     size_t state_kv_offset, state_gate_offset, istate_kv_offset, istate_gate_offset;
     int state_rows;
+    struct tail_offsets tail; /* in a tail, bytes */
 };
 
 struct kv_layout {
@@ -21,7 +22,7 @@ struct kv_layout {
     int n_layers;    /* main layers, then the MTP block when it is prepared */
     int ring_rows;
     struct kv_layer_layout layer[LAYERS_MAX];
-    size_t page_bytes, block_bytes;
+    size_t page_bytes, block_bytes, tail_bytes;
     size_t stream_offset; /* ring of the last streams (STREAM_RING rows of S*D fp32), for the MTP block */
     int stream_dim;       /* S*D, 0 without MTP */
 };
@@ -30,22 +31,26 @@ enum { STREAM_RING = 16 };
 
 void kv_layout_init(struct kv_layout *l, const struct config *c, enum kv_row_format f, bool mtp);
 
-/* Pages: one address range reserved at start, handed out by number. */
+/* Equal-sized blocks (pages, tails): one address range reserved at start, handed out by number, counted by reference. */
 struct kv_pool {
     uint8_t *base;
-    size_t page_bytes;
-    int64_t n_pages, n_free;
+    size_t block_bytes;
+    int64_t n_blocks, n_free;
     int32_t *free_list;
+    int32_t *n_refs;
 };
-int kv_pool_init(struct kv_pool *p, size_t page_bytes, int64_t n_pages, struct err *e);
+int kv_pool_init(struct kv_pool *p, size_t block_bytes, int64_t n_blocks, struct err *e);
 void kv_pool_free(struct kv_pool *p);
-int32_t kv_pool_take(struct kv_pool *p); /* -1 when none is left */
-void kv_pool_give(struct kv_pool *p, int32_t page);
+int32_t kv_pool_take(struct kv_pool *p);               /* with one reference; -1 when none is left */
+void kv_pool_ref(struct kv_pool *p, int32_t id);
+void kv_pool_unref(struct kv_pool *p, int32_t id);     /* the last one gives it back */
+uint8_t *kv_pool_at(const struct kv_pool *p, int32_t id);
 
 struct kv_seq {
     struct model *model;
     int64_t max_tokens, n_tokens;
     int64_t n_high;      /* most tokens ever processed: what the rings were written up to */
+    int64_t n_floor;     /* the rings hold nothing from before this position minus the window: no going back below it */
     int64_t n_mtp;       /* positions the MTP block has processed */
     int32_t mtp_next;    /* token id that the last MTP row assumed to follow, when n_mtp == n_tokens */
     uint8_t *block;
@@ -54,7 +59,7 @@ struct kv_seq {
     int64_t n_pages, max_pages;
 };
 
-/* Pages for positions < n_tokens. On HD_ENOMEM nothing was taken. */
+/* Pages for positions < n_tokens, and the one that is written next unshared. On HD_ENOMEM nothing was taken. */
 int kv_seq_reserve(struct kv_seq *s, int64_t n_tokens, struct err *e);
 void kv_seq_release_after(struct kv_seq *s, int64_t n_tokens);
 struct kv_view kv_seq_view(const struct kv_seq *s, int layer);

@@ -7,14 +7,14 @@
 
 #include "base/mutant.h"
 
-enum { SAVE_VERSION = 1 };
+enum { SAVE_VERSION = 2 };
 static const char save_magic[8] = "HADALKV";
 
 struct save_header {
     char magic[8];
     uint32_t version, zero;
     uint64_t fingerprint;
-    int64_t n_tokens, n_high, n_mtp, mtp_next, n_pages;
+    int64_t n_tokens, n_high, n_floor, n_mtp, mtp_next, n_pages;
     uint64_t block_bytes, page_bytes;
 };
 
@@ -23,7 +23,8 @@ int kv_seq_save(const struct kv_seq *s, struct buf *out, struct err *e)
     (void)e;
     const struct model *m = s->model;
     struct save_header h = {.version = SAVE_VERSION, .fingerprint = m->fingerprint, .n_tokens = s->n_tokens,
-                            .n_high = s->n_high, .n_mtp = s->n_mtp, .mtp_next = s->mtp_next, .n_pages = s->n_pages,
+                            .n_high = s->n_high, .n_floor = s->n_floor, .n_mtp = s->n_mtp,
+                            .mtp_next = s->mtp_next, .n_pages = s->n_pages,
                             .block_bytes = m->kv.block_bytes, .page_bytes = m->kv.page_bytes};
     memcpy(h.magic, save_magic, sizeof h.magic);
     size_t start = out->len;
@@ -45,7 +46,8 @@ static int check_header(const struct kv_seq *s, const struct save_header *h, siz
     if (h->fingerprint != m->fingerprint)
         return err_set(e, HD_EFORMAT, "saved state: written by another model or with other numerics");
     bool sane = h->n_tokens >= 0 && h->n_tokens <= s->max_tokens && h->n_high >= h->n_tokens &&
-                h->n_high - h->n_tokens <= KV_ROLLBACK && h->n_mtp >= 0 && h->n_mtp <= h->n_tokens &&
+                h->n_high - h->n_tokens <= KV_ROLLBACK && h->n_floor >= 0 && h->n_floor <= h->n_tokens &&
+                h->n_mtp >= 0 && h->n_mtp <= h->n_tokens &&
                 h->n_pages == (h->n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS &&
                 h->block_bytes == m->kv.block_bytes && h->page_bytes == m->kv.page_bytes;
     if (!sane || n != sizeof *h + m->kv.block_bytes + (size_t)h->n_pages * m->kv.page_bytes + 8)
@@ -80,6 +82,7 @@ int kv_seq_load(struct kv_seq *s, const void *data, size_t n, struct err *e)
         memcpy(s->pages[i], p, s->model->kv.page_bytes);
     s->n_tokens = h.n_tokens;
     s->n_high = h.n_high;
+    s->n_floor = h.n_floor;
     s->n_mtp = h.n_mtp;
     s->mtp_next = (int32_t)h.mtp_next;
     return HD_OK;

@@ -147,6 +147,7 @@ static int alloc_workspace(struct model *m, struct err *e)
     m->mtp_item = xcalloc(N, sizeof *m->mtp_item);
     m->mtp_out_pos = xcalloc(2 * N, sizeof *m->mtp_out_pos);
     m->mtp_out_item = xcalloc(2 * N, sizeof *m->mtp_out_item);
+    m->tail_at = xcalloc(2 * N, sizeof *m->tail_at);
     return HD_OK;
 }
 
@@ -167,20 +168,25 @@ static void free_workspace(struct model *m)
     free(m->mtp_item);
     free(m->mtp_out_pos);
     free(m->mtp_out_item);
+    free(m->tail_at);
 }
 
-/* Pages for max_positions tokens once, at most half of the machine's memory, or what the caller's budget holds. */
-static int open_pool(struct model *m, uint64_t budget_bytes, struct err *e)
+/* Pages for max_positions tokens once, at most half of the machine's memory, or what the caller's budget holds. A budget
+ * is shared between pages and tails: the tails get their share first, whole tails only. */
+static int open_pools(struct model *m, uint64_t budget_bytes, double tail_share, struct err *e)
 {
     int64_t once = ((int64_t)m->w.cfg.max_positions + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
     uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
-    int64_t n = budget_bytes == 0 ? once : (int64_t)(budget_bytes / m->kv.page_bytes);
-    if (budget_bytes == 0 && (uint64_t)n * m->kv.page_bytes > ram / 2)
-        n = (int64_t)(ram / 2 / m->kv.page_bytes);
-    if (n < 1 || n > INT32_MAX)
+    uint64_t budget = budget_bytes != 0 ? budget_bytes : ram / 2;
+    int64_t n_tails = (int64_t)((double)budget * tail_share / (double)m->kv.tail_bytes);
+    int64_t n = (int64_t)((budget - (uint64_t)n_tails * m->kv.tail_bytes) / m->kv.page_bytes);
+    if (budget_bytes == 0 && n > once)
+        n = once;
+    if (n < 1 || n > INT32_MAX || n_tails > INT32_MAX)
         return err_set(e, HD_EARG, "a KV budget of %llu bytes does not hold one page of %zu bytes",
-                       (unsigned long long)budget_bytes, m->kv.page_bytes);
-    return kv_pool_init(&m->pool, m->kv.page_bytes, n, e);
+                       (unsigned long long)budget, m->kv.page_bytes);
+    int rc = kv_pool_init(&m->pool, m->kv.page_bytes, n, e);
+    return rc != HD_OK || n_tails == 0 ? rc : kv_pool_init(&m->tails, m->kv.tail_bytes, n_tails, e);
 }
 
 /* ---------------------------------------------------------------- checks, fingerprint */
@@ -256,7 +262,7 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
     kv_layout_init(&m->kv, c, m->numerics == NUM_EXACT ? KV_F32 : KV_FP8, m->mtp);
     m->fingerprint = fingerprint_of(m);
     rc = alloc_workspace(m, e);
-    return rc != HD_OK ? rc : open_pool(m, o->kv_budget_bytes, e);
+    return rc != HD_OK ? rc : open_pools(m, o->kv_budget_bytes, o->tail_share, e);
 }
 
 /* ---------------------------------------------------------------- the device's own layout */
@@ -336,6 +342,7 @@ void model_close(struct model **pm)
         free(m->layers[i].experts);
     free(m->layers);
     kv_pool_free(&m->pool);
+    kv_pool_free(&m->tails);
     weights_close(&m->w);
     m->dev->ops->close(&m->dev);
     free(m);
@@ -387,7 +394,7 @@ uint64_t model_page_bytes(const struct model *m)
 
 int64_t model_pages_total(const struct model *m)
 {
-    return m->pool.n_pages;
+    return m->pool.n_blocks;
 }
 
 int64_t model_pages_free(const struct model *m)

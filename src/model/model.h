@@ -26,6 +26,7 @@ struct model_options {
     bool check_data;          /* scan scales for NaN codes while opening */
     bool drafter;             /* also prepare the MTP block when the checkpoint has one */
     uint64_t kv_budget_bytes; /* memory for KV pages of all sequences; 0: what fits max_positions once, capped by RAM/2 */
+    double tail_share;        /* part of the budget for tails (see below), 0..1; 0: none */
 };
 void model_options_init(struct model_options *o); /* fast, best ISA, 512 rows, checks on */
 
@@ -59,6 +60,24 @@ int64_t kv_seq_tokens(const struct kv_seq *s); /* tokens processed */
 /* Takes back the last tokens: n_tokens >= kv_seq_tokens - KV_ROLLBACK. Moves lengths, copies nothing. */
 int kv_seq_truncate(struct kv_seq *s, int64_t n_tokens, struct err *e);
 
+/* ---- sharing: what a prefix cache stands on. Pages are counted by reference; a page is written by a sequence only while it
+ * holds the one reference to it (a shared page is copied before it is written). A tail holds the window and compressor
+ * state at a page end, so that another sequence can go on from there with the same bits. */
+uint64_t model_tail_bytes(const struct model *m);
+int64_t model_tails_total(const struct model *m);
+int64_t model_tails_free(const struct model *m);
+int32_t kv_tail_take(struct model *m);             /* -1 when none is left; to be named in step_item.tails */
+void kv_tail_give(struct model *m, int32_t tail);
+int32_t kv_seq_page(const struct kv_seq *s, int64_t i); /* number of its i-th page */
+void kv_page_ref(struct model *m, int32_t page);
+void kv_page_unref(struct model *m, int32_t page); /* the last one gives the page back */
+/* An empty sequence becomes the first 128 * n_pages tokens of the one whose pages and tail these are. It takes references;
+ * it cannot go back below that point, and has no MTP state. HD_EARG when it is not empty or too short. */
+int kv_seq_resume(struct kv_seq *s, const int32_t *pages, int64_t n_pages, int32_t tail, struct err *e);
+/* An empty sequence becomes a copy of another: complete pages are shared, the last partial one and the constant part are
+ * copied. HD_ENOMEM when no page is left for it. */
+int kv_seq_fork(struct kv_seq *s, const struct kv_seq *from, struct err *e);
+
 /* Serialised state (little-endian, versioned, with the model's fingerprint and a checksum). load replaces the state of s;
  * bad input is refused and leaves s empty. */
 int kv_seq_save(const struct kv_seq *s, struct buf *out, struct err *e);
@@ -78,6 +97,7 @@ struct step_item {
     int n_logits;          /* logits of the last n_logits rows (0..n_tokens) */
     bool mtp;              /* also run the MTP block (see step_mtp_rows) */
     int32_t next_token;    /* with mtp: the token after the last one, or -1 when not known yet */
+    const int32_t *tails;  /* NULL, or for each page end that the step reaches a tail to fill (-1: none) */
 };
 
 /* Results of a step, valid until the next one. */

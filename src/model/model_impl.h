@@ -47,7 +47,9 @@ struct model {
     int max_rows;
     bool mtp;
     struct kv_layout kv;
-    struct kv_pool pool;
+    struct kv_pool pool, tails;
+    uint8_t **tail_at; /* addresses of the tails of a step, [2 * max_rows] */
+    int n_tail_at;
     uint64_t fingerprint;
     float *freq_main, *freq_compressed;
     struct layer_ops *layers; /* [n_layers (+1 for the MTP block)] */

@@ -64,6 +64,13 @@ void kv_index_get(const struct kv_dims *d, const uint8_t *in, float *row);
 
 enum { KV_PAGE_TOKENS = 128, KV_ROLLBACK = 8 };
 
+/* A tail is what a sequence needs besides its pages to go on from a page end P: per layer the window rows of positions
+ * P-W .. P-1, and in ratio-4 layers the first halves of the compressor inputs of P-4 .. P-1 (values then logits, [4][hd]
+ * each; the indexer's likewise). Ratio-128 layers have an empty window at a page end. */
+struct tail_offsets {
+    size_t window, state, istate; /* of this layer, bytes */
+};
+
 /* Where one layer of one sequence keeps its state. Pages hold the compressed entries of 128 token positions: entry g of
  * a ratio-r layer is row g % (128/r) of page g / (128/r). Rings are addressed by position % rows. */
 struct kv_view {
@@ -75,6 +82,7 @@ struct kv_view {
     float *state_kv, *state_gate;   /* compressor inputs of the last state_rows positions [state_rows][c*hd] */
     float *istate_kv, *istate_gate; /* the indexer's [state_rows][c*ID] */
     int state_rows;          /* (ratio 4: 8, ratio 128: 128) + KV_ROLLBACK */
+    struct tail_offsets tail_at;
 };
 
 /* One sequence's share of a step: rows first_row .. first_row+n_rows-1 at positions pos0, pos0+1, ... */
@@ -82,6 +90,7 @@ struct op_seq {
     int first_row, n_rows;
     int64_t pos0;
     struct kv_view kv; /* of the layer at hand */
+    uint8_t *const *tails; /* where to keep the tail at each page end in (pos0, pos0 + n_rows], NULL entries: nowhere */
 };
 
 /* ---------------------------------------------------------------- descriptors */
@@ -155,8 +164,8 @@ struct op_kv_quant { /* FP8 simulation of the first nd dims in blocks of 64 (not
     float *x;
 };
 
-struct op_kv_put { /* the last rows of the step into the window rings */
-    int n_seqs;
+struct op_kv_put { /* the last rows of the step into the window rings, window rows before each page end into its tail */
+    int n_seqs, window;
     const struct op_seq *seqs;
     struct kv_dims dims;
     const float *kv; /* [N][hd] */

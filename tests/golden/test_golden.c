@@ -205,7 +205,7 @@ static void run_all(struct golden *g, int chunk, struct capture *c, float *logit
         model_watch(g->m, (struct watch){on_watch, c});
     for (int at = 0; at < g->n_tokens; at += chunk) {
         int n = g->n_tokens - at < chunk ? g->n_tokens - at : chunk;
-        struct step_item it = {s, g->tokens + at, n, n, mtp != NULL, -1};
+        struct step_item it = {s, g->tokens + at, n, n, mtp != NULL, -1, NULL};
         struct step_result r;
         if (c != NULL)
             c->first_pos = at;

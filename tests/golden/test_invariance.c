@@ -31,6 +31,7 @@ static struct model *open_model(const char *name, enum numerics n, int threads, 
     o.n_threads = threads;
     o.isa = isa;
     o.max_rows = ROWS;
+    o.tail_share = 0.5;
     if (model_open(&m, golden_dir(name), &o, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
     return m;
@@ -57,7 +58,7 @@ static void feed(const struct world *w, struct model *m, struct kv_seq *s, int f
 {
     for (int at = from; at < to; at += chunk) {
         int n = to - at < chunk ? to - at : chunk;
-        struct step_item it = {s, w->tokens + at, n, n, false, -1};
+        struct step_item it = {s, w->tokens + at, n, n, false, -1, NULL};
         struct step_result r;
         step(m, &it, 1, &r);
         for (int k = 0; k < n; k++)
@@ -79,7 +80,7 @@ static struct world *world_open(const char *name, enum numerics n)
     w->base_mtp = xcalloc(T * w->vocab, sizeof(float));
     struct kv_seq *s = open_seq(w->m);
     bool mtp = model_has_mtp(w->m);
-    struct step_item it = {s, w->tokens, T, T, mtp, -1};
+    struct step_item it = {s, w->tokens, T, T, mtp, -1, NULL};
     struct step_result res;
     step(w->m, &it, 1, &res);
     memcpy(w->base, res.logits, T * w->vocab * sizeof(float));
@@ -164,7 +165,7 @@ static void test_prefill_then_decode(void **st)
         if (!near && !all)
             continue;
         kv_seq_clear(s);
-        struct step_item it = {s, w->tokens, n, 1, false, -1};
+        struct step_item it = {s, w->tokens, n, 1, false, -1, NULL};
         struct step_result r;
         step(w->m, &it, 1, &r);
         if (memcmp(r.logits, w->base + (size_t)(n - 1) * w->vocab, w->vocab * sizeof(float)) != 0)
@@ -222,7 +223,7 @@ static void test_other_sequences(void **st)
             if (k == 0)
                 continue;
             of[n] = i;
-            it[n++] = (struct step_item){s[i], w->tokens + at[i], k, 1, false, -1};
+            it[n++] = (struct step_item){s[i], w->tokens + at[i], k, 1, false, -1, NULL};
         }
         step(w->m, it, n, &r);
         for (int k = 0; k < n; k++) {
@@ -246,7 +247,7 @@ static void test_new_after_longer(void **st)
         int32_t other[300];
         for (int i = 0; i < 300; i++)
             other[i] = w->tokens[T - 1 - i];
-        struct step_item it = {s, other, 300, 0, false, -1};
+        struct step_item it = {s, other, 300, 0, false, -1, NULL};
         struct step_result r;
         step(w->m, &it, 1, &r);
         kv_seq_clear(s);
@@ -321,7 +322,7 @@ static void test_take_back(void **st)
         int32_t draft[KV_ROLLBACK];
         for (int i = 0; i < back; i++)
             draft[i] = w->tokens[(p * 31 + i * 7) % T];
-        struct step_item it = {s, draft, back, 0, false, -1};
+        struct step_item it = {s, draft, back, 0, false, -1, NULL};
         struct step_result r;
         step(w->m, &it, 1, &r);
         assert_int_equal(kv_seq_truncate(s, p, &e), HD_OK);
@@ -350,6 +351,77 @@ static void test_take_back_every_count(void **st)
     kv_seq_close(&s);
 }
 
+/* ---------------------------------------------------------------- sharing: tails, resumed sequences, forks */
+
+enum { N_TAILS = 4 };
+
+/* Prefill with tails kept at each page end, whatever the chunking, then go on from every page end in a new sequence. */
+static void test_resume_at_page_ends(void **st)
+{
+    struct world *w = *st;
+    static const int chunks[] = {600, 512, 200, 128, 127, 1};
+    struct err e = {0};
+    for (size_t i = 0; i < COUNT_OF(chunks); i++) {
+        struct kv_seq *s = open_seq(w->m);
+        int32_t tails[N_TAILS];
+        for (int k = 0; k < N_TAILS; k++)
+            assert_true((tails[k] = kv_tail_take(w->m)) >= 0);
+        for (int at = 0; at < T; at += chunks[i]) {
+            int n = T - at < chunks[i] ? T - at : chunks[i];
+            struct step_item it = {.seq = s, .tokens = w->tokens + at, .n_tokens = n, .next_token = -1,
+                                   .tails = tails + at / KV_PAGE_TOKENS};
+            struct step_result r;
+            step(w->m, &it, 1, &r);
+        }
+        int32_t pages[N_TAILS];
+        for (int k = 0; k < N_TAILS; k++)
+            pages[k] = kv_seq_page(s, k);
+        for (int k = 1; k <= N_TAILS; k++) {
+            struct kv_seq *b = open_seq(w->m);
+            int from = k * KV_PAGE_TOKENS;
+            if (kv_seq_resume(b, pages, k, tails[k - 1], &e) != HD_OK)
+                fail_msg("%s", e.msg);
+            assert_int_equal(kv_seq_tokens(b), from);
+            feed(w, w->m, b, from, from + 88, 1 + 29 * (k % 2));
+            struct err refused = {0};
+            assert_int_equal(kv_seq_truncate(b, from - 1, &refused), HD_EARG);
+            kv_seq_close(&b);
+        }
+        kv_seq_close(&s);
+        for (int k = 0; k < N_TAILS; k++)
+            kv_tail_give(w->m, tails[k]);
+        assert_int_equal(model_pages_free(w->m), model_pages_total(w->m));
+        assert_int_equal(model_tails_free(w->m), model_tails_total(w->m));
+    }
+}
+
+/* A fork costs one page; both branches go on, take tokens back across the shared page, and never see each other. */
+static void test_fork(void **st)
+{
+    struct world *w = *st;
+    static const int at[] = {3, 127, 128, 129, 131, 255, 256, 300};
+    struct err e = {0};
+    for (size_t i = 0; i < COUNT_OF(at); i++) {
+        struct kv_seq *a = open_seq(w->m), *b = open_seq(w->m);
+        feed(w, w->m, a, 0, at[i], at[i]);
+        int64_t before = model_pages_free(w->m);
+        assert_int_equal(kv_seq_fork(b, a, &e), HD_OK);
+        assert_int_equal(before - model_pages_free(w->m), at[i] % KV_PAGE_TOKENS != 0);
+        int back = at[i] < 6 ? 1 : 6;
+        int32_t other[40];
+        for (int k = 0; k < 40; k++)
+            other[k] = w->tokens[T - 1 - k];
+        struct step_item it = {.seq = b, .tokens = other, .n_tokens = 40, .next_token = -1};
+        struct step_result r;
+        assert_int_equal(kv_seq_truncate(b, at[i] - back, &e), HD_OK);
+        step(w->m, &it, 1, &r); /* the other branch writes where the first one's history is */
+        feed(w, w->m, a, at[i], at[i] + 60, 7);
+        kv_seq_close(&a);
+        kv_seq_close(&b);
+    }
+    assert_int_equal(model_pages_free(w->m), model_pages_total(w->m));
+}
+
 /* ---------------------------------------------------------------- MTP */
 
 static void check_mtp(const struct world *w, const struct step_result *r)
@@ -371,7 +443,7 @@ static void test_mtp(void **st)
     for (int at = 0; at < 400;) {
         int n = 1 + (int)rng_below(&rng, 40), how = (int)rng_below(&rng, 3);
         int32_t next = how == 0 ? -1 : how == 1 ? w->tokens[at + n] : (w->tokens[at + n] + 1) % (int32_t)w->vocab;
-        struct step_item it = {s, w->tokens + at, n, n, true, next};
+        struct step_item it = {s, w->tokens + at, n, n, true, next, NULL};
         struct step_result r;
         step(w->m, &it, 1, &r);
         r.n_mtp -= how == 2; /* the last row used the wrong guess */
@@ -397,12 +469,12 @@ static void test_refused_steps(void **st)
     struct step_result r;
     feed(w, w->m, s, 0, 130, 130);
     int32_t bad[2] = {w->tokens[130], (int32_t)w->vocab};
-    struct step_item it = {s, bad, 2, 1, false, -1};
+    struct step_item it = {s, bad, 2, 1, false, -1, NULL};
     struct err e = {0};
     int64_t free_before = model_pages_free(w->m);
     assert_int_equal(model_step(w->m, &it, 1, &r, &e), HD_EARG);
     assert_non_null(strstr(e.msg, "outside the vocabulary"));
-    struct step_item none = {s, bad, 0, 0, false, -1};
+    struct step_item none = {s, bad, 0, 0, false, -1, NULL};
     struct err e2 = {0};
     assert_int_equal(model_step(w->m, &none, 1, &r, &e2), HD_EARG);
     assert_int_equal(kv_seq_tokens(s), 130);
@@ -426,7 +498,7 @@ static void test_pages_run_out(void **st)
     assert_int_equal(model_open(&m, golden_dir("f32-tiny"), &o, NULL, &e), HD_OK);
     struct kv_seq *a = open_seq(m), *b = open_seq(m);
     int32_t tokens[200] = {0};
-    struct step_item it[2] = {{a, tokens, 128, 0, false, -1}, {b, tokens, 200, 0, false, -1}};
+    struct step_item it[2] = {{a, tokens, 128, 0, false, -1, NULL}, {b, tokens, 200, 0, false, -1, NULL}};
     struct step_result r;
     assert_int_equal(model_step(m, it, 2, &r, &full), HD_ENOMEM);
     assert_non_null(strstr(full.msg, "KV cache is full"));
@@ -449,7 +521,7 @@ int main(void)
         cmocka_unit_test(test_fixed_chunks),     cmocka_unit_test(test_random_chunks),   cmocka_unit_test(test_prefill_then_decode),
         cmocka_unit_test(test_threads_and_isa),  cmocka_unit_test(test_other_sequences), cmocka_unit_test(test_new_after_longer),
         cmocka_unit_test(test_save_restore),     cmocka_unit_test(test_damaged_save),    cmocka_unit_test(test_take_back),
-        cmocka_unit_test(test_take_back_every_count), cmocka_unit_test(test_mtp),        cmocka_unit_test(test_refused_steps),
+        cmocka_unit_test(test_take_back_every_count), cmocka_unit_test(test_mtp),        cmocka_unit_test(test_refused_steps), cmocka_unit_test(test_resume_at_page_ends), cmocka_unit_test(test_fork),
         cmocka_unit_test(test_pages_run_out),
     };
     int bad = cmocka_run_group_tests_name("exact, f32-tiny", tests, setup_exact, teardown);

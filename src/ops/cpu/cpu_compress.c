@@ -125,6 +125,25 @@ static void keep_state(const struct op_compress *o, const struct op_seq *s, int 
     }
 }
 
+/* First halves of the inputs of the 4 positions before each page end into its tail (ratio 4: the next entry needs them). */
+static void keep_tails(const struct compress_job *j)
+{
+    const struct op_compress *o = j->o;
+    const struct op_seq *s = j->s;
+    size_t bytes = (size_t)o->dim * sizeof(float);
+    int64_t end = (s->pos0 / KV_PAGE_TOKENS + 1) * KV_PAGE_TOKENS;
+    for (int k = 0; end <= s->pos0 + s->n_rows; k++, end += KV_PAGE_TOKENS) {
+        if (s->tails[k] == NULL)
+            continue;
+        uint8_t *out = s->tails[k] + (o->index ? s->kv.tail_at.istate : s->kv.tail_at.state);
+        for (int i = 0; i < 4; i++) {
+            struct slot v = slot_of(j, end - 4 + i, 0);
+            memcpy(out + (size_t)i * bytes, v.kv, bytes);
+            memcpy(out + (size_t)(4 + i) * bytes, v.gate, bytes);
+        }
+    }
+}
+
 void cpu_compress(struct dev *d, const struct op_compress *o)
 {
     struct cpu_dev *c = cpu_of(d);
@@ -135,6 +154,8 @@ void cpu_compress(struct dev *d, const struct op_compress *o)
         struct compress_job j = {c, o, s, s->pos0 / o->ratio, width};
         int64_t n = (s->pos0 + s->n_rows) / o->ratio - j.first_entry;
         cpu_run(c, (int)n, (double)n * o->dim * 40 * (o->ratio == 4 ? 8 : 128), entry_task, &j);
+        if (o->ratio == 4 && s->tails != NULL)
+            keep_tails(&j);
         keep_state(o, s, width);
     }
 }

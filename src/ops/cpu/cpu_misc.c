@@ -174,11 +174,30 @@ void cpu_kv_quant(struct dev *d, const struct op_kv_quant *o)
     cpu_run(j.c, o->n, (double)o->n * o->dim * 10, kv_quant_task, &j);
 }
 
+/* Window rows of the W positions before page end `end`, in stored form, oldest first (positions before 0: untouched). */
+static void put_tail_window(const struct op_kv_put *o, const struct op_seq *s, int64_t end, uint8_t *tail)
+{
+    size_t bytes = o->dims.row_bytes;
+    uint8_t *out = tail + s->kv.tail_at.window;
+    for (int64_t pos = end - o->window; pos < end; pos++, out += bytes) {
+        if (pos < 0)
+            continue;
+        if (pos < s->pos0)
+            memcpy(out, s->kv.ring + (size_t)(pos % s->kv.ring_rows) * bytes, bytes);
+        else
+            kv_row_put(&o->dims, o->kv + (size_t)(s->first_row + (pos - s->pos0)) * (size_t)o->dims.head_dim, out);
+    }
+}
+
 void cpu_kv_put(struct dev *d, const struct op_kv_put *o)
 {
     (void)d;
     for (int i = 0; i < o->n_seqs; i++) {
         const struct op_seq *s = &o->seqs[i];
+        int64_t end = (s->pos0 / KV_PAGE_TOKENS + 1) * KV_PAGE_TOKENS;
+        for (int k = 0; s->tails != NULL && end <= s->pos0 + s->n_rows; k++, end += KV_PAGE_TOKENS)
+            if (s->tails[k] != NULL) /* before the ring is overwritten */
+                put_tail_window(o, s, end, s->tails[k]);
         int first = s->n_rows > s->kv.ring_rows ? s->n_rows - s->kv.ring_rows : 0;
         for (int r = first; r < s->n_rows; r++) {
             size_t slot = (size_t)((s->pos0 + r) % s->kv.ring_rows);
