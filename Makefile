@@ -183,7 +183,8 @@ asan:
 	@B=build-asan tests/run_tests.sh unit fuzz
 
 tsan:
-	@$(MAKE) -s -j$(JOBS) B=build-tsan SAN="$(TSAN)" OPT=-O1 build-tsan/tests/unit/test_pool
+	@$(MAKE) -s -j$(JOBS) B=build-tsan SAN="$(TSAN)" OPT=-O1 \
+	    build-tsan/tests/unit/test_pool build-tsan/tests/unit/test_engine build-tsan/tests/unit/test_hadal_api
 	@B=build-tsan tests/run_tests.sh unit
 
 fuzz:

@@ -73,7 +73,7 @@ typedef struct hadal_options {
     const char *isa;        /* instruction set of the CPU kernels; NULL: the best one */
     int threads;            /* 0: all usable CPUs */
     int step_tokens;        /* most tokens in one pass through the model; 0: 512 */
-    int64_t context_tokens; /* longest sequence; 0: what the model was made for */
+    int64_t context_tokens; /* longest sequence; 0: what the model was made for, more than that is refused */
     uint64_t kv_bytes;      /* memory for the state of all sequences; 0: chosen from the model and the machine */
     int max_running;        /* requests stepped together; 0: 16 */
     int max_waiting;        /* hadal_submit refuses beyond; 0: 256 */

@@ -181,7 +181,7 @@ static void on_stats(struct chat *c, const char *arg)
     printf("all %d replies: %lld prompt tokens, %lld reused, run at %.1f tokens/s; %lld tokens at %.1f tokens/s\n",
            c->n_turns, (long long)t->prompt_tokens, (long long)t->reused_tokens,
            per_second(t->prompt_tokens - t->reused_tokens, t->prompt_ns), (long long)t->completion_tokens,
-           per_second(t->completion_tokens, t->completion_ns));
+           per_second(t->completion_tokens - c->n_turns, t->completion_ns)); /* a first token is the prompt's work */
     printf("kept: %d states of %lld tokens; context %lld\n", s.n_kept, (long long)s.kept_tokens,
            (long long)engine_env(c->engine)->context_tokens);
 }

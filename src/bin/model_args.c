@@ -36,6 +36,21 @@ bool parse_int_arg(const char *command, const char *option, const char *text, in
     return true;
 }
 
+/* Tokens, with an optional K or M (1024 and 1024^2). */
+static bool parse_context(const char *command, const char *text, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    int shift = *end == 'K' || *end == 'k' ? 10 : *end == 'M' || *end == 'm' ? 20 : 0;
+    if (errno != 0 || end == text || end[shift > 0] != '\0' || v < 1 || v > INT64_MAX >> 20 || (v << shift) < 2) {
+        usage_error(command, "--ctx must be a number of tokens from 2, such as 5000, 64K or 1M, not '%s'", text);
+        return false;
+    }
+    *out = v << shift;
+    return true;
+}
+
 bool parse_real_arg(const char *command, const char *option, const char *text, double *out)
 {
     char *end;
@@ -79,7 +94,7 @@ int model_args_take(struct model_args *a, const char *command, int c, const char
         a->model.n_threads = (int)n;
         return 1;
     case ARG_CTX:
-        return parse_int_arg(command, "--ctx", arg, 2, INT64_MAX, &a->context_tokens) ? 1 : -1;
+        return parse_context(command, arg, &a->context_tokens) ? 1 : -1;
     default:
         return 0;
     }

@@ -8,7 +8,7 @@
 enum { TOOLS_BYTES_MAX = 16 << 20 };
 
 const char talk_args_help[] =
-    "  --ctx N             longest conversation in tokens (default: what the model was made for)\n"
+    "  --ctx N             longest conversation in tokens: 5000, 64K, 1M (default: what the model was made for)\n"
     "  --think LEVEL       none (default), low, high or max: whether and how hard the model thinks first\n"
     "  --system TEXT       system message\n"
     "  --tools FILE        JSON array of tools that the model may call\n"

@@ -198,7 +198,7 @@ struct runner runner_of_model(struct model *m); /* close closes the model */
 
 struct engine_options {
     struct model_options model;
-    int64_t context_tokens; /* longest sequence; 0: what the model was made for */
+    int64_t context_tokens; /* longest sequence; 0: what the model was made for; more is refused */
     int max_running;        /* jobs stepped together; 0: 16 */
     int max_waiting;        /* submit refuses beyond; 0: 256 */
     int n_keep;             /* finished sequences whose KV state is kept for reuse; -1: none, 0: 4 */

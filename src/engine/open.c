@@ -95,6 +95,9 @@ int engine_open(struct engine **e, const char *dir, const struct engine_options 
         eos[0] = model_config(m)->eos_id;
         rc = read_generation_config(dir, &env.defaults, eos, &n_eos, err);
     }
+    if (rc == HD_OK && o->context_tokens > model_config(m)->max_positions)
+        rc = err_set(err, HD_EARG, "a context of %lld tokens is asked for; %s was made for %d", (long long)o->context_tokens,
+                     dir, model_config(m)->max_positions);
     if (rc != HD_OK) {
         if (m != NULL)
             model_close(&m);

@@ -90,6 +90,8 @@ hrun -p 'Hi' --tools "$tap_dir/tools" --json
 check 'tools are in the prompt' 'o["usage"]["prompt_tokens"] > 100'
 hrun -p 'Once upon a time' --raw --seed 2 --json
 check 'raw: begin token and text only' 'o["usage"]["prompt_tokens"] <= 8'
+hrun -p 'Hi' --ctx 1K --json
+check 'the context may be given in K' 'o["usage"]["completion_tokens"] >= 1'
 hrun -p 'Hi' --ctx 10 --json
 check 'the context bounds the reply' 'o["usage"]["prompt_tokens"] + o["usage"]["completion_tokens"] <= 10'
 
@@ -140,5 +142,9 @@ hrun -f "$tap_dir/latin1"
 expect_error 'a prompt that is not UTF-8' 1 'UTF-8'
 run "$HADAL" run -m no/such/model -p x
 expect_error 'no model' 1 'no/such/model'
+run "$HADAL" run -m $M -p x --ctx 1025K
+expect_error 'a context beyond the model' 1 'was made for'
+hrun -p x --ctx 5G
+expect_error 'a context that is no number' 2 '--ctx'
 hrun -p 'one two three four five six seven eight' --ctx 8
 expect_error 'a prompt longer than the context' 1 'context'

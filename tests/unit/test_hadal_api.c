@@ -305,6 +305,38 @@ static void test_reuse(void **state)
     hadal_close(&fresh);
 }
 
+/* A budget of a few pages: a request that does not fit fails with a sentence and leaves the others alone. */
+static void test_little_memory(void **state)
+{
+    (void)state;
+    hadal *h;
+    hadal_error e;
+    hadal_options o;
+    static struct outcome big, small;
+    int32_t tokens[1500];
+    struct model *m;
+    struct model_options mo;
+    model_options_init(&mo);
+    assert_int_equal(model_open(&m, DIR, &mo, NULL, NULL), HD_OK);
+    hadal_options_init(&o);
+    o.kv_bytes = 5 * model_page_bytes(m);
+    model_close(&m);
+    if (hadal_open(&h, DIR, &o, &e) != HADAL_OK)
+        fail_msg("%s", e.message);
+    int n = random_prompt(tokens, 3, 1500, hadal_vocabulary_size(h));
+    char *json = tokens_request(tokens, n, "\"max_tokens\": 5");
+    run(h, json, &big);
+    assert_int_equal(big.end.finish, HADAL_FINISH_ERROR);
+    free(json);
+    for (int i = 0; i < 3; i++) { /* what is kept of one makes room for the next */
+        json = tokens_request(tokens + i, 400, "\"max_tokens\": 5");
+        run(h, json, &small);
+        assert_true(small.end.finish == HADAL_FINISH_LENGTH || small.end.finish == HADAL_FINISH_STOP);
+        free(json);
+    }
+    hadal_close(&h);
+}
+
 static void test_cancel(void **state)
 {
     hadal *h = *state;
@@ -328,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_together, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reuse, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
+        cmocka_unit_test(test_little_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
