@@ -8,7 +8,7 @@ _failed = 0
 
 def files(*patterns):
     """Tracked and new (not ignored) files that match the git patterns."""
-    out = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
+    out = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
                          stdout=subprocess.PIPE, check=True).stdout.decode()
     return sorted({f for f in out.split("\0") if f and exists(f)})
 
