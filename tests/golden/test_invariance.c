@@ -310,22 +310,24 @@ static void test_damaged_save(void **st)
     kv_seq_close(&t);
 }
 
-/* Every count 1..8 taken back at every residue of 128 (and so of 4), after other tokens were appended as drafts. */
+/* Every count 1..8 taken back at every residue of 128 (and so of 4), after that many wrong tokens were appended. */
 static void test_take_back(void **st)
 {
     struct world *w = *st;
     struct kv_seq *s = open_seq(w->m);
     struct err e = {0};
     feed(w, w->m, s, 0, 120, 120);
-    for (int p = 120; p < 120 + 136; p++) {
-        int back = 1 + p % KV_ROLLBACK;
-        int32_t draft[KV_ROLLBACK];
-        for (int i = 0; i < back; i++)
-            draft[i] = w->tokens[(p * 31 + i * 7) % T];
-        struct step_item it = {s, draft, back, 0, false, -1, NULL};
-        struct step_result r;
-        step(w->m, &it, 1, &r);
-        assert_int_equal(kv_seq_truncate(s, p, &e), HD_OK);
+    for (int p = 120; p < 120 + KV_PAGE_TOKENS; p++) {
+        for (int back = 1; back <= KV_ROLLBACK; back++) {
+            int32_t draft[KV_ROLLBACK];
+            for (int i = 0; i < back; i++)
+                draft[i] = w->tokens[(p * 31 + i * 7) % T];
+            struct step_item it = {s, draft, back, 0, false, -1, NULL};
+            struct step_result r;
+            step(w->m, &it, 1, &r);
+            if (kv_seq_truncate(s, p, &e) != HD_OK)
+                fail_msg("%s", e.msg);
+        }
         feed(w, w->m, s, p, p + 1, 1);
     }
     kv_seq_close(&s);
