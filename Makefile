@@ -60,6 +60,9 @@ TESTS   := $(patsubst %.c,$(B)/%,$(sort $(foreach s,$(SUITES),$(wildcard tests/$
 UNIT    := $(filter $(B)/tests/unit/%,$(TESTS))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 CHECK   := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/check/check_*.c)))
+# AVX-512 kernels compiled to portable C with SIMDe, so that the harness checks them on machines without AVX-512.
+HAVE_SIMDE := $(if $(filter x86_64,$(MACHINE)),$(wildcard /usr/include/simde/x86/avx512/dpbf16.h))
+EMULATED := $(if $(HAVE_SIMDE),$(B)/tests/check/emulated_avx512.o $(B)/tests/check/emulated_avx512bf16.o)
 UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
 
 # ---------------------------------------------------------------- the library and the program
@@ -132,14 +135,20 @@ $(filter-out $(FUZZ),$(TESTS)): $(B)/tests/%: $(B)/tests/%.o $(B)/tests/util/lib
 	$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS)
 
 # The kernel harness is one program of several files.
-$(B)/tests/check/test_check: $(CHECK)
+$(B)/tests/check/test_check: $(CHECK) $(EMULATED)
+$(B)/tests/check/test_check.o: CPPFLAGS_ALL += $(if $(HAVE_SIMDE),-DCHECK_EMULATED)
+
+$(B)/tests/check/emulated_%.o: src/ops/cpu/kern_fast_%.c tests/check/emulate/immintrin.h
+	@mkdir -p $(@D)
+	$(CC) -Itests/check/emulate $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g $(OPT) -ffp-contract=off -mfma -w $(SAN) \
+	    -Dfast_kern_$*=emulated_$* -MMD -MP -c -o $@ $<
 
 # Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.
 $(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libhadal.a
 	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(B)/libhadal.a $(LDLIBS)
 
 .SECONDARY:
--include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(CHECK:.o=.d) $(B)/tests/fuzz/replay.d
+-include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(CHECK:.o=.d) $(EMULATED:.o=.d) $(B)/tests/fuzz/replay.d
 
 .PHONY: programs unit test setup-test
 programs: all $(TESTS) $(FUZZ)

@@ -111,7 +111,7 @@ void bench_kernels(void)
         for (size_t i = 0; i < COUNT_OF(rows); i++) {
             bench_one(&levels[l], W_FP4, FX_DIGITS, "fp4", rows[i]);
             bench_one(&levels[l], W_FP8, FX_CODES, "fp8", rows[i]);
-            bench_one(&levels[l], W_BF16, FX_PLAIN, "bf16", rows[i]);
+            bench_one(&levels[l], W_BF16, FX_BF16, "bf16", rows[i]);
             bench_one(&levels[l], W_F32, FX_PLAIN, "f32", rows[i]);
         }
 }

@@ -213,7 +213,7 @@ static void check_kernel(enum wformat f, enum fast_x_kind kind, const struct lev
 void check_fast_kernels(void)
 {
     static const struct { enum wformat f; enum fast_x_kind kind; } kernels[] = {
-        {W_FP4, FX_DIGITS}, {W_FP8, FX_CODES}, {W_FP8, FX_SCALED}, {W_BF16, FX_PLAIN}, {W_F32, FX_PLAIN}};
+        {W_FP4, FX_DIGITS}, {W_FP8, FX_CODES}, {W_FP8, FX_SCALED}, {W_BF16, FX_BF16}, {W_F32, FX_PLAIN}};
     for (int l = 0; l < n_levels; l++)
         for (size_t i = 0; i < COUNT_OF(kernels); i++)
             if (l == 0 || matmul_of(levels[l].fast, kernels[i].f) != matmul_of(levels[l - 1].fast, kernels[i].f))

@@ -90,11 +90,10 @@ void report(bool ok, const char *kernel, const char *level, const char *why)
     fflush(stdout);
 }
 
-static void add_level(enum cpu_isa isa, const struct fast_kern *fast, const struct kern *kern, bool same_bits)
+static void add_level(const char *name, enum cpu_isa isa, const struct fast_kern *fast, const struct kern *kern,
+                      bool same_bits)
 {
-    if (fast == NULL)
-        return;
-    levels[n_levels++] = (struct level){fast->name, isa, fast, kern, same_bits};
+    levels[n_levels++] = (struct level){name, isa, fast, kern, same_bits};
 }
 
 /* Each rung through the product's own ladder, so the choice of tables is under test too. */
@@ -107,10 +106,28 @@ static void find_levels(enum cpu_isa top)
             continue;
         const struct fast_kern *k = fast_kern_for(isa);
         if (k != last)
-            add_level(isa, k, kern_for(isa), strstr(k->name, "bf16") == NULL);
+            add_level(k->name, isa, k, kern_for(isa), strstr(k->name, "bf16") == NULL);
         last = k;
     }
 }
+
+#ifdef CHECK_EMULATED
+/* The AVX-512 levels in portable C (emulate/immintrin.h), where the machine itself has none. */
+extern const struct fast_kern emulated_avx512, emulated_avx512bf16;
+
+static void add_emulated(enum cpu_isa top)
+{
+    if (top >= ISA_AVX512)
+        return;
+    add_level("avx512, emulated", top, &emulated_avx512, kern_for(top), true);
+    add_level("avx512 bf16, emulated", top, &emulated_avx512bf16, kern_for(top), false);
+}
+#else
+static void add_emulated(enum cpu_isa top)
+{
+    (void)top;
+}
+#endif
 
 int main(int argc, char **argv)
 {
@@ -132,10 +149,12 @@ int main(int argc, char **argv)
         }
     }
     find_levels(top);
+    if (!bench)
+        add_emulated(top);
     catch_signals();
     printf("# seed %llu, levels:", (unsigned long long)check_seed);
     for (int i = 0; i < n_levels; i++)
-        printf(" %s", levels[i].name);
+        printf("%s %s", i > 0 ? ";" : "", levels[i].name);
     printf("\n");
     if (bench) {
         bench_kernels();

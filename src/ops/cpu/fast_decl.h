@@ -3,7 +3,7 @@
 
 extern const struct fast_kern fast_kern_ref;
 #if defined(__x86_64__)
-extern const struct fast_kern fast_kern_avx2;
+extern const struct fast_kern fast_kern_avx2, fast_kern_avx512, fast_kern_avx512bf16;
 #elif defined(__aarch64__)
 extern const struct fast_kern fast_kern_neon;
 #endif

@@ -9,6 +9,8 @@ const struct fast_kern *fast_kern_for(enum cpu_isa isa)
 #if defined(__x86_64__)
     if (isa >= ISA_AVX2)
         k = &fast_kern_avx2;
+    if (isa >= ISA_AVX512)
+        k = cpu_has_avx512_bf16() && cpu_has_avx512_vnni() ? &fast_kern_avx512bf16 : &fast_kern_avx512;
 #elif defined(__aarch64__)
     if (isa >= ISA_NEON)
         k = &fast_kern_neon;
@@ -23,7 +25,7 @@ enum fast_x_kind fast_x_kind_of(enum wformat f, bool no_act_quant)
         return FX_DIGITS;
     if (f == W_FP8)
         return no_act_quant ? FX_SCALED : FX_CODES;
-    return FX_PLAIN;
+    return f == W_BF16 ? FX_BF16 : FX_PLAIN;
 }
 
 static size_t round_64(size_t n)

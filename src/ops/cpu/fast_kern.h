@@ -17,10 +17,12 @@
 
 /* How activations are prepared for a weight format. */
 enum fast_x_kind {
-    FX_PLAIN,  /* BF16, F32 weights: fp32 as given */
-    FX_CODES,  /* FP8 weights: e4m3 codes of blocks of 128 (act_quant), times 2^118 */
-    FX_SCALED, /* FP8 weights without activation quantisation: blocks of 128 scaled by a power of two */
+    FX_PLAIN,  /* F32 weights: fp32 as given */
+    FX_BF16,   /* BF16 weights: values that bf16 holds */
+    FX_CODES,  /* FP8 weights: e4m3 codes of blocks of 128 (act_quant), times 2^118 in the fp32 levels */
+    FX_SCALED, /* FP8 weights without activation quantisation: bf16 values, scaled in blocks in the fp32 levels */
     FX_DIGITS, /* FP4 weights: e4m3 codes times 512 as three signed digits of base 128 */
+    FX_KINDS,
 };
 
 /* Rows are grouped in tiles of at most `tile` rows (the level's, by kind); the last tile is narrower, m = what is left. */
@@ -28,10 +30,10 @@ struct fast_x {
     enum fast_x_kind kind;
     int n, cols, cols_padded, n_blocks; /* n_blocks of 128 columns */
     int tile;
-    /* fp32 kinds: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][3 digits][2]: of columns
+    /* fp32: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][3 digits][2]: of columns
      * 0,4,1,5 and 2,6,3,7 of the eight, least digit first. The bf16 level: bf16 pairs [tiles][cols_padded/2][m]. */
     void *data;
-    float *scale;   /* [n][n_blocks] of the block; unused in FX_PLAIN */
+    float *scale;   /* [n][n_blocks] of the block; unused in FX_PLAIN and FX_BF16 */
     int32_t *minus; /* FX_DIGITS [n][cols_padded/32]: -12 times the block's sum, since codes are stored with offset 12 */
 };
 
@@ -43,7 +45,7 @@ enum { FAST_STRIP = 4 };
 
 struct fast_kern {
     const char *name;
-    int tile[4]; /* activation rows in a tile, by fast_x_kind */
+    int tile[FX_KINDS]; /* activation rows in a tile, by fast_x_kind */
     /* Quantises, scales or copies row-major rows x[i*ldx], i in [first, last), into out (whose memory and sizes
      * fast_x_init set). Rows are independent. */
     void (*pack)(struct fast_x *out, const float *x, size_t ldx, int first, int last);

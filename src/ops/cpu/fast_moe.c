@@ -67,7 +67,7 @@ static void pack_input_task(void *arg, int g, int i_thread)
 /* One row: every routed expert takes the same packed activations, so they are packed once a format. */
 static void share_one_row(struct fast_moe_job *f)
 {
-    int first[4] = {-1, -1, -1, -1};
+    int first[FX_KINDS] = {-1, -1, -1, -1, -1};
     for (int g = 0; g < f->j->n_groups; g++) {
         enum fast_x_kind kind = f->x[g].kind;
         if (first[kind] < 0) {

@@ -34,10 +34,25 @@ static inline int block_codes(const float *x, int n, float *codes)
     return e;
 }
 
-/* codes * 2^118 and the exponent e+2: together with the 2^-120 of a decoded FP8 weight that is 2^e. */
+/* FX_CODES, FX_SCALED and FX_BF16 of a level that multiplies bf16 pairs (PAIRS) are the values themselves. The fp32 levels
+ * take the 2^120 that a decoded FP8 weight lacks into the activations. */
+#ifdef PAIRS
+enum { HAS_PAIRS = 1 };
+#else
+enum { HAS_PAIRS = 0 };
+#endif
+
+static inline bool kind_has_pairs(enum fast_x_kind k)
+{
+    return HAS_PAIRS != 0 && k != FX_PLAIN && k != FX_DIGITS;
+}
+
+/* Codes, in fp32 levels times 2^118 with the exponent e+2: together with 2^-120 that is 2^e. */
 static inline float block_fp8(const float *x, int n, float *out)
 {
     int e = block_codes(x, n, out);
+    if (HAS_PAIRS != 0)
+        return pow2f(e);
     for (int i = 0; i < n; i++)
         out[i] *= 0x1p118f;
     return pow2f(e + 2);
@@ -48,14 +63,14 @@ static inline float block_scaled(const float *x, int n, float *out)
 {
     int e = (int)(f32_bits(block_amax(x, n)) >> 23) - 127;
     e = e < -7 ? -7 : e;
-    float factor = pow2f(120 - e);
+    float factor = HAS_PAIRS != 0 ? 1.0f : pow2f(120 - e);
     for (int i = 0; i < n; i++)
         out[i] = x[i] * factor;
-    return pow2f(e);
+    return HAS_PAIRS != 0 ? 1.0f : pow2f(e);
 }
 
-/* Prepares block b of one row (fp32 kinds) into out [128]; columns beyond the row are 0. */
-static inline void block_f32(struct fast_x *x, const float *row, int i, int b, float *out)
+/* Prepares block b of one row (all kinds but digits) into out [128]; columns beyond the row are 0. */
+static inline void block_values(struct fast_x *x, const float *row, int i, int b, float *out)
 {
     int first = b * IL16_BLOCK, n = x->cols - first < IL16_BLOCK ? x->cols - first : IL16_BLOCK;
     float *scale = &x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)b];
@@ -68,16 +83,19 @@ static inline void block_f32(struct fast_x *x, const float *row, int i, int b, f
         memcpy(out, row + first, (size_t)n * sizeof *out);
 }
 
-static inline void pack_f32_row(struct fast_x *x, const float *row, int i)
+/* Row i takes word j of every m words of its tile; in pairs a word is two columns. */
+static inline void pack_values_row(struct fast_x *x, const float *row, int i)
 {
+    bool pairs = kind_has_pairs(x->kind);
     int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile;
-    float *out = (float *)x->data + (size_t)t * (size_t)x->tile * (size_t)x->cols_padded + i % x->tile;
+    size_t words = (size_t)(pairs ? x->cols_padded / 2 : x->cols_padded);
+    uint32_t *out = (uint32_t *)x->data + (size_t)t * (size_t)x->tile * words + i % x->tile;
     float block[IL16_BLOCK];
     for (int b = 0; b < x->n_blocks; b++) {
-        block_f32(x, row, i, b, block);
+        block_values(x, row, i, b, block);
         int first = b * IL16_BLOCK, n = x->cols_padded - first < IL16_BLOCK ? x->cols_padded - first : IL16_BLOCK;
-        for (int k = 0; k < n; k++)
-            out[(size_t)(first + k) * (size_t)m] = block[k];
+        for (int k = 0; k < n; k += pairs ? 2 : 1, out += m)
+            *out = pairs ? bf16_from_f32(block[k]) | (uint32_t)bf16_from_f32(block[k + 1]) << 16 : f32_bits(block[k]);
     }
 }
 
@@ -121,6 +139,6 @@ static void pack_rows(struct fast_x *x, const float *rows, size_t ldx, int first
         if (x->kind == FX_DIGITS)
             pack_digits_row(x, rows + (size_t)i * ldx, i);
         else
-            pack_f32_row(x, rows + (size_t)i * ldx, i);
+            pack_values_row(x, rows + (size_t)i * ldx, i);
     }
 }

@@ -1,13 +1,14 @@
 /* Body of kern_fast_<isa>.c: the fast kernels over vectors of LANES fp32 values, 16/LANES vectors a line.
  *
- * The including file defines LANES, X_TILE and D_TILE (activation rows held in registers by the fp32 and the digit
+ * The including file defines LANES, X_TILE and D_TILE (activation rows held in registers by the value and the digit
  * kernels), the types vf (fp32 lanes), vi (the same bits as bytes, words or double words) and the vf_ and vi_ functions
  * used here. Loops over accumulators have constant bounds and are unrolled, so accumulators live in registers.
  *
- * FP8: the bits of an e4m3 code moved under the exponent of an fp32 are its value times 2^-120 (an fp32 subnormal for an
- * e4m3 subnormal, which fused multiply-adds take); fast_pack.h puts the 2^120 into the activations.
- * FP4: codes become 2 e2m1 + 12 = 0..24 by a byte shuffle; byte products with a digit are summed in 16 bits: at most
- * 8 sums of 2 products of 24 * 64, below 2^15, a block.
+ * A step multiplies one column, or with PAIRS (vf_dot_pairs: bf16 dot products) two columns of FP8 and BF16 weights.
+ * FP8 without PAIRS: the bits of an e4m3 code moved under the exponent of an fp32 are its value times 2^-120 (an fp32
+ * subnormal for an e4m3 subnormal, which fused multiply-adds take); fast_pack.h puts the 2^120 into the activations.
+ * FP4: codes become 2 e2m1 + 12 = 0..24 by a byte shuffle; byte products with a digit are summed in 16 bits (at most 8
+ * sums of 2 products of 24 * 64 a block, below 2^15) or at once in 32 (vi_digit_add, vi_digit_join).
  */
 #include "ops/cpu/fast_decl.h"
 #include "ops/cpu/fast_pack.h"
@@ -22,9 +23,21 @@ enum { HALVES = 16 / LANES, HALF_BYTES = 4 * LANES };
 
 /* ---------------------------------------------------------------- decoding a line */
 
+#ifdef PAIRS
+/* Pairs of columns (0,1) and (2,3) of an FP8 line. */
+ALWAYS_INLINE void fp8_steps(vi line, vf *w)
+{
+    vi_fp8_pairs(line, w);
+}
+
+ALWAYS_INLINE void bf16_steps(vi line, vf *w)
+{
+    w[0] = vf_from_bits(line);
+}
+#else
 /* The four columns of an FP8 line, 2^-120 times their values. Even and odd bytes become 16-bit patterns (the upper half
  * of the fp32), whose low and high four of each 128 bits are columns 0, 1 and 2, 3 of the same four rows. */
-ALWAYS_INLINE void fp8_columns(vi line, vf *w)
+ALWAYS_INLINE void fp8_steps(vi line, vf *w)
 {
     vi keep = vi_set32(0x87f087f0), zero = vi_set32(0);
     vi even = vi_and(vi_sra16_4(vi_sll16_8(line)), keep), odd = vi_and(vi_sra16_4(line), keep);
@@ -34,28 +47,49 @@ ALWAYS_INLINE void fp8_columns(vi line, vf *w)
     w[3] = vf_from_bits(vi_high16_pairs(zero, odd));
 }
 
-ALWAYS_INLINE vf bf16_column(vi line, int j)
+ALWAYS_INLINE void bf16_steps(vi line, vf *w)
 {
-    return vf_from_bits(j == 0 ? vi_sll32_16(line) : vi_and(line, vi_set32(0xffff0000)));
+    w[0] = vf_from_bits(vi_sll32_16(line));
+    w[1] = vf_from_bits(vi_and(line, vi_set32(0xffff0000)));
 }
+#endif
 
-/* The columns of one line of a format into w[0..line columns). */
-ALWAYS_INLINE void line_columns(enum wformat f, const uint8_t *line, vf *w)
+/* The steps of one line of a format into w. */
+ALWAYS_INLINE void line_steps(enum wformat f, const uint8_t *line, vf *w)
 {
     vi v = vi_load(line);
-    if (f == W_FP8) {
-        fp8_columns(v, w);
-    } else if (f == W_BF16) {
-        w[0] = bf16_column(v, 0);
-        w[1] = bf16_column(v, 1);
-    } else {
+    if (f == W_FP8)
+        fp8_steps(v, w);
+    else if (f == W_BF16)
+        bf16_steps(v, w);
+    else
         w[0] = vf_from_bits(v);
-    }
 }
 
-ALWAYS_INLINE int columns_a_line(enum wformat f)
+ALWAYS_INLINE int step_columns(enum wformat f)
 {
-    return f == W_FP8 ? 4 : f == W_BF16 ? 2 : 1;
+    return HAS_PAIRS != 0 && f != W_F32 ? 2 : 1;
+}
+
+ALWAYS_INLINE int steps_a_line(enum wformat f)
+{
+    return (f == W_FP8 ? 4 : f == W_BF16 ? 2 : 1) / step_columns(f);
+}
+
+/* acc + w x, or the dot products of pairs. */
+ALWAYS_INLINE vf step(enum wformat f, vf w, vf x, vf acc)
+{
+#ifdef PAIRS
+    if (f != W_F32)
+        return vf_dot_pairs(w, x, acc);
+#endif
+    (void)f;
+    return vf_fma(w, x, acc);
+}
+
+ALWAYS_INLINE vf set_word(uint32_t word)
+{
+    return vf_from_bits(vi_set32(word));
 }
 
 ALWAYS_INLINE float weight_scale(const struct il16 *w, int tile, int b, int n_blocks)
@@ -65,26 +99,26 @@ ALWAYS_INLINE float weight_scale(const struct il16 *w, int tile, int b, int n_bl
 
 ALWAYS_INLINE float x_scale(const struct fast_x *x, int i, int b)
 {
-    return x->kind == FX_PLAIN ? 1.0f : x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)b];
+    return x->kind == FX_PLAIN || x->kind == FX_BF16 ? 1.0f : x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)b];
 }
 
 /* ---------------------------------------------------------------- one row of activations */
 
 /* One block of nt tiles with one row: every tile is its own stream, so nt tiles give nt*HALVES independent chains. */
-ALWAYS_INLINE void block_one(enum wformat f, const uint8_t *const *line, size_t at, const float *x, int n_lines, int nt,
+ALWAYS_INLINE void block_one(enum wformat f, const uint8_t *const *line, size_t at, const uint32_t *x, int n_lines, int nt,
                              vf *acc)
 {
-    int c = columns_a_line(f);
-    for (int l = 0; l < n_lines; l++, at += IL16_LINE, x += c) {
+    int s = steps_a_line(f);
+    for (int l = 0; l < n_lines; l++, at += IL16_LINE, x += s) {
         UNROLL
         for (int t = 0; t < nt; t++) {
             UNROLL
             for (int h = 0; h < HALVES; h++) {
                 vf w[4];
-                line_columns(f, line[t] + at + h * HALF_BYTES, w);
+                line_steps(f, line[t] + at + h * HALF_BYTES, w);
                 UNROLL
-                for (int j = 0; j < c; j++)
-                    acc[t * HALVES + h] = vf_fma(w[j], vf_set(x[j]), acc[t * HALVES + h]);
+                for (int j = 0; j < s; j++)
+                    acc[t * HALVES + h] = step(f, w[j], set_word(x[j]), acc[t * HALVES + h]);
             }
         }
     }
@@ -99,14 +133,14 @@ ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int n
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
         sum[i] = vf_zero();
-    int c = columns_a_line(f);
+    int c = step_columns(f), a_line = c * steps_a_line(f);
     for (int b = 0; b < x->n_blocks; b++) {
         int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
         vf acc[FAST_STRIP * HALVES];
         UNROLL
         for (int i = 0; i < nt * HALVES; i++)
             acc[i] = vf_zero();
-        block_one(f, line, (size_t)(first / c) * IL16_LINE, (const float *)x->data + first, n / c, nt, acc);
+        block_one(f, line, (size_t)(first / a_line) * IL16_LINE, (const uint32_t *)x->data + first / c, n / a_line, nt, acc);
         UNROLL
         for (int i = 0; i < nt * HALVES; i++)
             sum[i] = vf_fma(vf_set(weight_scale(w, tile0 + i / HALVES, b, x->n_blocks) * x_scale(x, 0, b)), acc[i], sum[i]);
@@ -118,17 +152,17 @@ ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int n
 
 /* ---------------------------------------------------------------- tiles of rows */
 
-/* n columns (one block) of a tile as fp32 lanes: panel [n][16]. */
+/* n columns (one block) of a tile as steps of lanes: panel [n / step columns][16]. */
 ALWAYS_INLINE void decode_panel(enum wformat f, const uint8_t *line, int n, float *panel)
 {
-    int c = columns_a_line(f);
-    for (int k = 0; k < n; k += c, line += IL16_LINE, panel += 16 * c) {
+    int s = steps_a_line(f), a_line = s * step_columns(f);
+    for (int k = 0; k < n; k += a_line, line += IL16_LINE, panel += 16 * s) {
         UNROLL
         for (int h = 0; h < HALVES; h++) {
             vf w[4];
-            line_columns(f, line + h * HALF_BYTES, w);
+            line_steps(f, line + h * HALF_BYTES, w);
             UNROLL
-            for (int j = 0; j < c; j++)
+            for (int j = 0; j < s; j++)
                 vf_store(panel + 16 * j + LANES * h, w[j]);
         }
     }
@@ -136,18 +170,19 @@ ALWAYS_INLINE void decode_panel(enum wformat f, const uint8_t *line, int n, floa
 
 struct panel_args {
     const float *panel; /* [n][16] */
-    const float *x;     /* [n][m] */
-    int n;
+    const uint32_t *x;  /* [n][m] */
+    int n;              /* steps */
     const float *scale; /* [m] of this block */
     float *y;           /* 16 sums of row i at y + i*ldy */
     size_t ldy;
 };
 
 /* y_i = fma(scale_i, panel . x_i, y_i) for m rows. */
-ALWAYS_INLINE void panel_rows(const struct panel_args *a, const int m)
+ALWAYS_INLINE void panel_rows(enum wformat f, const struct panel_args *a, const int m)
 {
     vf acc[X_TILE * HALVES];
-    const float *panel = a->panel, *x = a->x;
+    const float *panel = a->panel;
+    const uint32_t *x = a->x;
     UNROLL
     for (int i = 0; i < m * HALVES; i++)
         acc[i] = vf_zero();
@@ -158,10 +193,10 @@ ALWAYS_INLINE void panel_rows(const struct panel_args *a, const int m)
             w[h] = vf_load(panel + h * LANES);
         UNROLL
         for (int i = 0; i < m; i++) {
-            vf v = vf_set(x[i]);
+            vf v = set_word(x[i]);
             UNROLL
             for (int h = 0; h < HALVES; h++)
-                acc[i * HALVES + h] = vf_fma(w[h], v, acc[i * HALVES + h]);
+                acc[i * HALVES + h] = step(f, w[h], v, acc[i * HALVES + h]);
         }
     }
     UNROLL
@@ -175,25 +210,38 @@ ALWAYS_INLINE void panel_rows(const struct panel_args *a, const int m)
     }
 }
 
+typedef void panel_rows_fn(const struct panel_args *a);
+
 #define PANEL_ROWS(m) \
-    static NO_INLINE void panel_rows_##m(const struct panel_args *a) { panel_rows(a, m); }
+    static NO_INLINE void panel_rows_##m(const struct panel_args *a) { panel_rows(W_F32, a, m); }
 FOR_EACH_X_TILE(PANEL_ROWS)
 #define PANEL_NAME(m) panel_rows_##m,
-static void (*const panel_rows_of[])(const struct panel_args *) = {FOR_EACH_X_TILE(PANEL_NAME)};
+static panel_rows_fn *const panel_rows_of[] = {FOR_EACH_X_TILE(PANEL_NAME)};
 
-/* All rows against one decoded block of nt tiles. */
-static void block_many(const float *panel, int n, int first, const float *w_scale, const struct fast_x *x, int nt, float *y,
-                       size_t ldy)
+#ifdef PAIRS
+#define PAIR_ROWS(m) \
+    static NO_INLINE void pair_rows_##m(const struct panel_args *a) { panel_rows(W_BF16, a, m); }
+FOR_EACH_X_TILE(PAIR_ROWS)
+#define PAIR_NAME(m) pair_rows_##m,
+static panel_rows_fn *const pair_rows_of[] = {FOR_EACH_X_TILE(PAIR_NAME)};
+#else
+#define pair_rows_of panel_rows_of
+#endif
+
+/* All rows against one decoded block (n steps from step `first`) of nt tiles. */
+static void block_many(panel_rows_fn *const *rows_of, const float *panel, int n, int first, int b, const float *w_scale,
+                       const struct fast_x *x, int nt, float *y, size_t ldy)
 {
     float scale[X_TILE];
+    size_t words = (size_t)(kind_has_pairs(x->kind) ? x->cols_padded / 2 : x->cols_padded);
     for (int i = 0; i < x->n; i += X_TILE) {
         int m = x->n - i < X_TILE ? x->n - i : X_TILE;
-        const float *data = (const float *)x->data + (size_t)i * (size_t)x->cols_padded + (size_t)first * (size_t)m;
+        const uint32_t *data = (const uint32_t *)x->data + (size_t)i * words + (size_t)first * (size_t)m;
         for (int t = 0; t < nt; t++) {
             for (int r = 0; r < m; r++)
-                scale[r] = w_scale[t] * x_scale(x, i + r, first / IL16_BLOCK);
+                scale[r] = w_scale[t] * x_scale(x, i + r, b);
             struct panel_args a = {panel + t * 16 * IL16_BLOCK, data, n, scale, y + (size_t)i * ldy + t * 16, ldy};
-            panel_rows_of[m - 1](&a);
+            rows_of[m - 1](&a);
         }
     }
 }
@@ -209,16 +257,16 @@ ALWAYS_INLINE void matmul(enum wformat f, const struct il16 *w, int tile0, int n
 {
     _Alignas(64) float panel[FAST_STRIP * 16 * IL16_BLOCK];
     float w_scale[FAST_STRIP];
-    int c = columns_a_line(f);
+    int c = step_columns(f), a_line = c * steps_a_line(f);
     clear(x, nt, y, ldy);
     for (int b = 0; b < x->n_blocks; b++) {
         int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
         for (int t = 0; t < nt; t++) {
             const uint8_t *tile = w->data + (size_t)(tile0 + t) * w->tile_bytes;
-            decode_panel(f, tile + (size_t)(first / c) * IL16_LINE, n, panel + t * 16 * IL16_BLOCK);
+            decode_panel(f, tile + (size_t)(first / a_line) * IL16_LINE, n, panel + t * 16 * IL16_BLOCK);
             w_scale[t] = weight_scale(w, tile0 + t, b, x->n_blocks);
         }
-        block_many(panel, n, first, w_scale, x, nt, y, ldy);
+        block_many(c == 2 ? pair_rows_of : panel_rows_of, panel, n / c, first / c, b, w_scale, x, nt, y, ldy);
     }
 }
 
@@ -279,17 +327,15 @@ ALWAYS_INLINE void fp4_line(const vi *code, const int32_t *x, const int m, vi *a
 {
     UNROLL
     for (int i = 0; i < m * 3; i++) {
-        acc[i] = vi_add16(acc[i], vi_dot_bytes(code[0], vi_set32((uint32_t)x[2 * i])));
-        acc[i] = vi_add16(acc[i], vi_dot_bytes(code[1], vi_set32((uint32_t)x[2 * i + 1])));
+        acc[i] = vi_digit_add(acc[i], code[0], vi_set32((uint32_t)x[2 * i]));
+        acc[i] = vi_digit_add(acc[i], code[1], vi_set32((uint32_t)x[2 * i + 1]));
     }
 }
 
 /* The exact dot of a block from its three digit sums. */
 ALWAYS_INLINE vi fp4_join(const vi *acc, int32_t minus)
 {
-    vi low = vi_dot_words(acc[0], vi_set32(0x00010001)), middle = vi_dot_words(acc[1], vi_set32(0x00800080));
-    vi high = vi_dot_words(acc[2], vi_set32(0x40004000));
-    return vi_add32(vi_add32(low, middle), vi_add32(high, vi_set32((uint32_t)minus)));
+    return vi_add32(vi_digit_join(acc[0], acc[1], acc[2]), vi_set32((uint32_t)minus));
 }
 
 /* The fp32 scales of 16 rows' e8m0 bytes (none of them 0), one half. */
@@ -324,8 +370,8 @@ static NO_INLINE void fp4_one(const struct il16 *w, int tile, const struct fast_
                 vi even = vi_set32((uint32_t)digits[2 * p]), odd = vi_set32((uint32_t)digits[2 * p + 1]);
                 UNROLL
                 for (int h = 0; h < HALVES; h++) {
-                    acc[3 * h + p] = vi_add16(acc[3 * h + p], vi_dot_bytes(code[2 * h], even));
-                    acc[3 * h + p] = vi_add16(acc[3 * h + p], vi_dot_bytes(code[2 * h + 1], odd));
+                    acc[3 * h + p] = vi_digit_add(acc[3 * h + p], code[2 * h], even);
+                    acc[3 * h + p] = vi_digit_add(acc[3 * h + p], code[2 * h + 1], odd);
                 }
             }
         }
@@ -450,13 +496,13 @@ static NO_INLINE double burn(int turns)
     for (int t = 0; t < turns; t++) {
         UNROLL
         for (int i = 0; i < CHAINS; i++)
-            acc[i] = vf_fma(acc[i], half, half);
+            acc[i] = step(W_BF16, half, half, acc[i]);
     }
     UNROLL
     for (int i = 1; i < CHAINS; i++)
         acc[0] = vf_fma(half, acc[i], acc[0]);
     KEEP(acc[0]);
-    return 2.0 * LANES * CHAINS * turns;
+    return 2.0 * LANES * CHAINS * turns * step_columns(W_BF16);
 }
 
 static NO_INLINE double burn_bytes(int turns)
@@ -471,7 +517,7 @@ static NO_INLINE double burn_bytes(int turns)
     for (int t = 0; t < turns; t++) {
         UNROLL
         for (int i = 0; i < CHAINS; i++)
-            acc[i] = vi_add16(acc[i], vi_dot_bytes(code[i], acc[i]));
+            acc[i] = vi_digit_add(acc[i], code[i], acc[i]);
     }
     UNROLL
     for (int i = 1; i < CHAINS; i++)
@@ -498,7 +544,7 @@ static NO_INLINE void read_all(const void *p, size_t bytes)
 }
 
 const struct fast_kern KERN_NAME = {
-    .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, D_TILE}, .pack = pack_rows,
+    .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE}, .pack = pack_rows,
     .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
     .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
 };

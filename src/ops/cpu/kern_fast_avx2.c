@@ -26,7 +26,6 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define vi_set32(x) _mm256_set1_epi32((int)(x))
 #define vi_and(a, b) _mm256_and_si256(a, b)
-#define vi_add16(a, b) _mm256_add_epi16(a, b)
 #define vi_add32(a, b) _mm256_add_epi32(a, b)
 #define vi_sra16_4(v) _mm256_srai_epi16(v, 4)
 #define vi_sll16_8(v) _mm256_slli_epi16(v, 8)
@@ -36,11 +35,20 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 /* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */
 #define vi_low16_pairs(a, b) _mm256_unpacklo_epi16(a, b)
 #define vi_high16_pairs(a, b) _mm256_unpackhi_epi16(a, b)
-/* unsigned bytes of a times signed bytes of b, pairs summed to 16 bits; signed words, pairs summed to 32 bits */
-#define vi_dot_bytes(a, b) _mm256_maddubs_epi16(a, b)
-#define vi_dot_words(a, b) _mm256_madd_epi16(a, b)
 #define vi_lookup(table, index) _mm256_shuffle_epi8(table, index)
 #define vi_table16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_widen8(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
+
+/* Products of code bytes and one digit's bytes, pairs summed in 16 bits; and the three sums weighted by 1, 128, 16384. */
+static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi digit)
+{
+    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(code, digit));
+}
+
+static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle, vi high)
+{
+    vi a = _mm256_madd_epi16(low, _mm256_set1_epi16(1)), b = _mm256_madd_epi16(middle, _mm256_set1_epi16(128));
+    return _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_madd_epi16(high, _mm256_set1_epi16(16384)));
+}
 
 #include "ops/cpu/fast_tmpl.h"

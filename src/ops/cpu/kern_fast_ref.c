@@ -103,6 +103,6 @@ static void read_all(const void *p, size_t bytes)
 }
 
 const struct fast_kern fast_kern_ref = {
-    .name = "reference", .tile = {TILE, TILE, TILE, TILE}, .pack = pack_rows,
+    .name = "reference", .tile = {TILE, TILE, TILE, TILE, TILE}, .pack = pack_rows,
     .fp4 = matmul, .fp8 = matmul, .bf16 = matmul, .f32 = matmul, .burn = burn, .burn_bytes = burn, .read = read_all,
 };

@@ -1,0 +1,35 @@
+/* Vectors of 512 bits for fast_tmpl.h: what both AVX-512 levels share. */
+#define LANES 16
+#define X_TILE 12
+#define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12)
+#define D_TILE 6
+#define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
+
+typedef __m512 vf;
+typedef __m512i vi;
+
+static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+#define vf_zero() _mm512_setzero_ps()
+#define vf_set(x) _mm512_set1_ps(x)
+#define vf_load(p) _mm512_loadu_ps(p)
+#define vf_store(p, v) _mm512_storeu_ps(p, v)
+#define vf_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define vf_mul(a, b) _mm512_mul_ps(a, b)
+#define vf_from_bits(v) _mm512_castsi512_ps(v)
+#define vf_from_i32(v) _mm512_cvtepi32_ps(v)
+#define vi_load(p) _mm512_loadu_si512((const void *)(p))
+#define vi_set32(x) _mm512_set1_epi32((int)(x))
+#define vi_and(a, b) _mm512_and_si512(a, b)
+#define vi_add32(a, b) _mm512_add_epi32(a, b)
+#define vi_sra16_4(v) _mm512_srai_epi16(v, 4)
+#define vi_sll16_8(v) _mm512_slli_epi16(v, 8)
+#define vi_sll32_16(v) _mm512_slli_epi32(v, 16)
+#define vi_sll32_23(v) _mm512_slli_epi32(v, 23)
+#define vi_srl16_4(v) _mm512_srli_epi16(v, 4)
+/* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */
+#define vi_low16_pairs(a, b) _mm512_unpacklo_epi16(a, b)
+#define vi_high16_pairs(a, b) _mm512_unpackhi_epi16(a, b)
+#define vi_lookup(table, index) _mm512_shuffle_epi8(table, index)
+#define vi_table16(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define vi_widen8(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))

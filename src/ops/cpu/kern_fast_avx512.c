@@ -1,0 +1,20 @@
+/* Fast kernels for AVX-512 (F, BW, DQ, VL): 16 lanes, 32 registers; byte products by vpmaddubsw. */
+#include <immintrin.h>
+#include <stdint.h>
+
+#define KERN_NAME fast_kern_avx512
+#define KERN_TEXT "avx512"
+#include "ops/cpu/fast_avx512.h"
+
+static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi digit)
+{
+    return _mm512_add_epi16(acc, _mm512_maddubs_epi16(code, digit));
+}
+
+static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle, vi high)
+{
+    vi a = _mm512_madd_epi16(low, _mm512_set1_epi16(1)), b = _mm512_madd_epi16(middle, _mm512_set1_epi16(128));
+    return _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_madd_epi16(high, _mm512_set1_epi16(16384)));
+}
+
+#include "ops/cpu/fast_tmpl.h"
