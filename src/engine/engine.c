@@ -167,7 +167,7 @@ static struct engine *engine_alloc(struct runner r, const struct request_env *en
     if (e->max_running > r.max_rows) /* every decoding job has its row in every step */
         e->max_running = r.max_rows;
     e->max_waiting = choose(o->max_waiting, 256);
-    e->max_kept = o->n_keep < 0 ? 0 : choose(o->n_keep, 4);
+    e->max_kept = o->n_keep < 0 ? 0 : choose(o->n_keep, 8);
     e->cap_running = e->max_running;
     e->running = xcalloc((size_t)e->cap_running, sizeof *e->running);
     e->items = xcalloc((size_t)r.max_rows, sizeof *e->items);

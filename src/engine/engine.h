@@ -191,6 +191,7 @@ struct runner {
     int (*seq_open)(void *self, struct kv_seq **s, int64_t max_tokens, struct err *e);
     void (*seq_close)(void *self, struct kv_seq **s);
     int (*seq_truncate)(void *self, struct kv_seq *s, int64_t n_tokens, struct err *e);
+    int (*seq_fork)(void *self, struct kv_seq *s, const struct kv_seq *from, struct err *e);
     int (*step)(void *self, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
     void (*close)(void *self); /* may be NULL */
 };
@@ -201,7 +202,7 @@ struct engine_options {
     int64_t context_tokens; /* longest sequence; 0: what the model was made for; more is refused */
     int max_running;        /* jobs stepped together; 0: 16 */
     int max_waiting;        /* submit refuses beyond; 0: 256 */
-    int n_keep;             /* finished sequences whose KV state is kept for reuse; -1: none, 0: 4 */
+    int n_keep;             /* KV states kept for reuse, up to two a job (end of prompt, end of reply); -1: none, 0: 8 */
 };
 void engine_options_init(struct engine_options *o);
 

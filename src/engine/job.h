@@ -36,7 +36,7 @@ struct job {
     bool cancelled, released, retired, notifying;
 };
 
-/* A finished sequence. */
+/* A state that was reached: the end of a prompt or of a reply. */
 struct kept {
     struct kv_seq *seq;
     struct ids tokens; /* that seq holds */
@@ -79,9 +79,13 @@ void job_retire(struct job *j); /* gives the end event out; from here on the job
 void job_free(struct job *j);
 
 /* kept.c */
-/* Gives the job a sequence: a kept one that shares its beginning, or a new one. Drops kept ones when memory is short. */
+/* Gives the job a sequence: a copy of a kept one that shares its beginning, or an empty one. Drops kept ones when memory
+ * is short. */
 int kept_take(struct engine *e, struct job *j, struct err *err);
 void kept_put(struct engine *e, struct job *j); /* keeps the job's sequence, or closes it */
+/* Keeps a copy of the job's state at the end of its prompt: the next turn of a conversation that thinks has another text
+ * from there on. Does nothing when memory is short. */
+void kept_copy_prompt(struct engine *e, const struct job *j);
 bool kept_drop_oldest(struct engine *e);        /* false when there was none */
 
 /* step.c */

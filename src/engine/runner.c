@@ -20,6 +20,12 @@ static int seq_truncate(void *self, struct kv_seq *s, int64_t n_tokens, struct e
     return kv_seq_truncate(s, n_tokens, e);
 }
 
+static int seq_fork(void *self, struct kv_seq *s, const struct kv_seq *from, struct err *e)
+{
+    (void)self;
+    return kv_seq_fork(s, from, e);
+}
+
 static int step(void *self, const struct step_item *items, int n_items, struct step_result *r, struct err *e)
 {
     return model_step(self, items, n_items, r, e);
@@ -43,6 +49,7 @@ struct runner runner_of_model(struct model *m)
         .seq_open = seq_open,
         .seq_close = seq_close,
         .seq_truncate = seq_truncate,
+        .seq_fork = seq_fork,
         .step = step,
         .close = close_model,
     };

@@ -80,6 +80,7 @@ static void take_token(struct engine *e, struct job *j, const float *logits)
         struct err err = {0};
         err_set(&err, HD_EFORMAT, "the model gave no finite logit for position %" PRId64, position);
         generation_end(j->gen, FINISH_ERROR, err.msg);
+        e->runner.seq_close(e->runner.self, &j->seq); /* not to be kept */
         return;
     }
     if (generation_accept(j->gen, token, logits))
@@ -105,6 +106,8 @@ static void take_results(struct engine *e, int n_items, const struct step_result
         if (e->items[i].n_logits == 0)
             continue;
         take_token(e, j, logits);
+        if (was_prompt && generation_finish(j->gen) == FINISH_NONE)
+            kept_copy_prompt(e, j);
         logits += e->runner.n_vocab;
     }
 }

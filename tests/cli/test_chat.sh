@@ -27,6 +27,9 @@ expect_text 'a backslash goes on' 'all 1 replies'
 chat 'Hello there, how are you?\nAnd now?\n/stats\n' --max-tokens 4
 report 'the second turn reuses the first' \
     "$(grep -q -E 'last prompt: [0-9]+ tokens, [1-9][0-9]* reused' "$tap_out" || cat "$tap_out")"
+chat 'Hello there\nAnd now?\n/stats\n' --think high
+report 'a turn that thinks reuses the prompt before it, whose reasoning is dropped' \
+    "$(grep -q -E 'last prompt: [0-9]+ tokens, [1-9][0-9]* reused' "$tap_out" || cat "$tap_out")"
 chat 'Hello there\n/clear\nSomething quite different\n/stats\n'
 expect_text '/clear begins anew' 'the conversation is empty'
 report '/clear leaves nothing to reuse but the beginning' "$(grep 'last prompt' "$tap_out" | grep -q -E ' [0-2] reused' || cat "$tap_out")"

@@ -82,6 +82,18 @@ static int fake_truncate(void *self, struct kv_seq *s, int64_t n_tokens, struct 
     return HD_OK;
 }
 
+static int fake_fork(void *self, struct kv_seq *s, const struct kv_seq *from, struct err *e)
+{
+    struct fake *f = self;
+    assert_int_equal(s->tokens.n, 0);
+    if (f->n_held + (int64_t)from->tokens.n > f->most_held)
+        return err_set(e, HD_ENOMEM, "no pages for a copy");
+    f->n_held += (int64_t)from->tokens.n;
+    for (size_t i = 0; i < from->tokens.n; i++)
+        ids_add(&s->tokens, from->tokens.data[i]);
+    return HD_OK;
+}
+
 static void fake_row(struct fake *f, float *z, const struct ids *tokens)
 {
     for (int i = 0; i < f->n_vocab; i++)
@@ -133,7 +145,7 @@ static struct engine *open_fake(struct fake **f, const struct engine_options *o,
     **f = (struct fake){.n_vocab = n_vocab, .most_held = 1 << 30, .owner = f,
                         .logits = xcalloc(32 * (size_t)n_vocab, sizeof(float))};
     struct runner r = {.self = *f, .n_vocab = n_vocab, .max_rows = max_rows, .rollback = ROLLBACK, .max_tokens = 4000,
-                       .seq_open = fake_open, .seq_close = fake_close, .seq_truncate = fake_truncate,
+                       .seq_open = fake_open, .seq_close = fake_close, .seq_truncate = fake_truncate, .seq_fork = fake_fork,
                        .step = fake_step, .close = fake_end};
     const int32_t eos[1] = {EOS};
     struct engine_options none = {0};
@@ -288,10 +300,10 @@ static void test_reuse(void **state)
     check_one(e, &talk, 5, "someone else", 0);
     check_one(e, &talk, 5, "", (int64_t)talk.n - 1); /* the same again: its last token is run once more */
 
-    for (size_t back = 1; back <= 12; back++) { /* forks: only as far back as the state goes */
+    for (size_t back = 1; back <= 18; back++) { /* forks: only as far back as a state goes */
         struct ids fork = {0};
         add_random(&fork, 5, 60);
-        append_outcome(&fork, e, 6); /* 65 held */
+        append_outcome(&fork, e, 6); /* kept: 60 at the end of the prompt, 65 of the reply */
         int64_t held = (int64_t)fork.n - 1;
         fork.n = (size_t)held - back;
         fork.data[fork.n - 1] ^= 1;
@@ -299,10 +311,10 @@ static void test_reuse(void **state)
             fork.data[fork.n - 1] = 20;
         int64_t common = (int64_t)fork.n - 1;
         add_random(&fork, 6, 3);
-        check_one(e, &fork, 4, "", held - common <= ROLLBACK ? common : 0);
+        check_one(e, &fork, 4, "", common >= 60 - ROLLBACK ? common : 0);
         ids_free(&fork);
         struct ids other = {0}; /* push the states of this round out */
-        for (uint64_t i = 0; i < 4; i++) {
+        for (uint64_t i = 0; i < 8; i++) {
             other.n = 0;
             add_random(&other, 1000 * back + i, 5);
             append_outcome(&other, e, 1);
@@ -310,6 +322,35 @@ static void test_reuse(void **state)
         ids_free(&other);
     }
     ids_free(&talk);
+    engine_close(&e);
+}
+
+/* Sub-agents: all start from the state of the first one's prompt, and none is disturbed by the others. */
+static void test_swarm(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    struct fake *f;
+    struct engine *e = open_fake(&f, NULL, 16);
+    struct ids prompt[N] = {0};
+    struct job *jobs[N];
+    struct outcome o;
+    struct ids prefix = {0};
+    add_random(&prefix, 77, 200);
+    check_one(e, &prefix, 2, "", 0);
+    for (uint64_t i = 0; i < N; i++) {
+        add_random(&prompt[i], 77, 200);
+        add_random(&prompt[i], 300 + i, 10);
+        jobs[i] = submit(e, &prompt[i], 12, "");
+    }
+    for (int i = 0; i < N; i++) {
+        finish_job(&jobs[i], &o);
+        assert_int_equal(o.usage.reused_tokens, 200);
+        expect_replay(&prompt[i], &o, 12);
+        ids_free(&o.tokens);
+        ids_free(&prompt[i]);
+    }
+    ids_free(&prefix);
     engine_close(&e);
 }
 
@@ -523,7 +564,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alone),    cmocka_unit_test(test_many),          cmocka_unit_test(test_reuse),
-        cmocka_unit_test(test_differs_at), cmocka_unit_test(test_cancel),      cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_swarm), cmocka_unit_test(test_differs_at), cmocka_unit_test(test_cancel),      cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_device_error), cmocka_unit_test(test_refusals),  cmocka_unit_test(test_notify),
         cmocka_unit_test(test_timeout),
     };

@@ -302,6 +302,15 @@ static void test_reuse(void **state)
     assert_int_equal(again.n_tokens, alone.n_tokens);
     assert_memory_equal(again.tokens, alone.tokens, sizeof alone.tokens);
     free(json);
+
+    tokens[299] = tokens[299] == 50 ? 51 : 50; /* another last token than the first prompt's, then something new */
+    json = tokens_request(tokens, 340, "\"seed\": 3, \"max_tokens\": 20, \"logprobs\": true, \"user_id\": \"reuse\"");
+    run(h, json, &again);
+    run(fresh, json, &alone);
+    assert_int_equal(again.end.reused_tokens, 299); /* of the state at the end of that prompt */
+    assert_int_equal(again.n_tokens, alone.n_tokens);
+    assert_memory_equal(again.tokens, alone.tokens, sizeof alone.tokens);
+    free(json);
     hadal_close(&fresh);
 }
 
