@@ -84,10 +84,12 @@ $(B)/libhadal.so: $(LIB_OBJ)
 
 # kern_avx2.c -> avx2: the part after the last underscore chooses the flags, for files named kern_* only.
 isa_of = $(if $(filter kern_%,$(notdir $1)),$(ISA_FLAGS_$(lastword $(subst _, ,$(basename $(notdir $1))))))
+# Attention kernels of the fast numerics contract multiply and add; nothing else does.
+contract_of = $(if $(filter kern_attn_%,$(notdir $1)),-ffp-contract=fast)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(call isa_of,$<) -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(call isa_of,$<) $(call contract_of,$<) -MMD -MP -c -o $@ $<
 
 # ---------------------------------------------------------------- install
 

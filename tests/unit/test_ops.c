@@ -328,6 +328,50 @@ static void test_attention_large_scores(void **st)
     d->ops->close(&d);
 }
 
+/* The tiles of the fast numerics against the plain path: 7 heads are one tile and three heads by themselves, 150 rows
+ * reach over the window; every level. The fast result is rounded to bf16, hence half a unit of 2^-8 and the sums' noise. */
+static void test_attention_tiles(void **st)
+{
+    (void)st;
+    enum { HEADS = 7, HD = 96, ROWS = 150 };
+    size_t n = (size_t)ROWS * HEADS * HD;
+    float *q = xcalloc(n, sizeof *q), *want = xcalloc(n, sizeof *want), *got = xcalloc(n, sizeof *got);
+    float *kv = xcalloc((size_t)ROWS * HD, sizeof *kv), sink[HEADS];
+    uint8_t *ring = xcalloc(136, HD * 4);
+    struct rng r = {21};
+    for (size_t i = 0; i < n; i++)
+        q[i] = (float)(rng_normal(&r) * (i % 37 == 0 ? 8 : 1));
+    for (size_t i = 0; i < (size_t)ROWS * HD; i++)
+        kv[i] = (float)rng_normal(&r);
+    for (int h = 0; h < HEADS; h++)
+        sink[h] = (float)rng_normal(&r);
+    struct op_seq s = {.n_rows = ROWS, .kv = {.ring = ring, .ring_rows = 136}};
+    struct op_attn o = {.n_seqs = 1, .heads = HEADS, .window = 128, .seqs = &s, .dims = kv_dims_of(KV_F32, HD, 32, 32),
+                        .scale = 0.1f, .q = q, .kv = kv, .sink = sink, .o = want};
+    struct dev *exact = open_dev(NUM_EXACT);
+    exact->ops->attn(exact, &o);
+    exact->ops->close(&exact);
+    for (int isa = ISA_REF; isa < ISA_COUNT; isa++) {
+        struct err e = {0};
+        enum cpu_isa level;
+        struct dev *fast;
+        if (cpu_isa_parse(cpu_isa_name((enum cpu_isa)isa), &level, &e) != HD_OK)
+            continue; /* this machine has no such level */
+        struct dev_options opt = {.numerics = NUM_FAST, .n_threads = 2, .isa = level};
+        assert_int_equal(dev_open_cpu(&fast, &opt, &e), HD_OK);
+        o.o = got;
+        fast->ops->attn(fast, &o);
+        for (size_t i = 0; i < n; i++)
+            assert_close(got[i], want[i], fabs(want[i]) * 0x1p-8 + 4e-6);
+        fast->ops->close(&fast);
+    }
+    free(q);
+    free(want);
+    free(got);
+    free(kv);
+    free(ring);
+}
+
 /* ---------------------------------------------------------------- rows in storage */
 
 /* What went through the FP8 simulation comes back from the 584-byte form bit for bit, FP4 index rows likewise. */
@@ -373,6 +417,7 @@ int main(void)
         cmocka_unit_test(test_topk_against_sort),
         cmocka_unit_test(test_attention_sink),
         cmocka_unit_test(test_attention_large_scores),
+        cmocka_unit_test(test_attention_tiles),
         cmocka_unit_test(test_rows_are_lossless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #define HADAL_CPU_H
 
 #include "ops/cpu/fast_kern.h"
+#include "ops/cpu/attn_kern.h"
 #include "ops/cpu/kern.h"
 #include "ops/ops.h"
 
@@ -15,6 +16,7 @@ struct cpu_dev {
     struct dev base;
     struct pool *pool;
     const struct kern *kern;
+    attn_block_fn *attn_block;  /* of the fast numerics */
     struct scratch *per_thread; /* [threads], grown on first use to the largest need seen */
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
     struct err first_error;

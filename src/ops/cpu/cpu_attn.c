@@ -1,6 +1,7 @@
 /* Attention over the sliding window and compressed entries. Keys and values are the same row, shared by all heads. Online
  * softmax over blocks of 64 slots: window rows first (oldest first), then from slot W on the compressed entries in
  * ascending order - the order of the official kernel. */
+#include "ops/cpu/attn_kern.h"
 #include "ops/cpu/cpu.h"
 
 #include <math.h>
@@ -9,7 +10,7 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { SLOT_BLOCK = 64, HEADS_PER_TASK = 4 };
+enum { SLOT_BLOCK = ATTN_KEYS, HEADS_PER_TASK = ATTN_HEADS };
 
 struct attn_job {
     struct cpu_dev *c;
@@ -97,6 +98,28 @@ static void attend_block(const struct cpu_dev *c, const float *q, const float *k
     st->top = top;
 }
 
+/* The block of slots b .. b+63: window rows sit in slots 0 .. n_window-1, entries from slot W on, both contiguous in keys.
+ * When W is not a multiple of 64 the first entries share a block with the window's place, as in the official kernel.
+ * Returns the number of rows, *first their start in keys. */
+static int block_rows(const struct op_attn *o, int b, int n_window, int n_entries, const float *keys, const float **first)
+{
+    size_t hd = (size_t)o->dims.head_dim;
+    int end = b + SLOT_BLOCK, total = o->window + n_entries;
+    int w1 = n_window < end ? n_window : end, n = w1 > b ? w1 - b : 0;
+    int e0 = b > o->window ? b : o->window, e1 = total < end ? total : end;
+    *first = keys + (n > 0 ? (size_t)b : (size_t)(n_window + e0 - o->window)) * hd;
+    return n + (e1 > e0 ? e1 - e0 : 0);
+}
+
+static void finish_head(const struct attn_job *j, int h, struct softmax_state st, float *acc)
+{
+    int hd = j->o->dims.head_dim;
+    float den = st.den + (MUTANT(16) ? 0 : expf(j->o->sink[h] - st.top));
+    for (int e = 0; e < hd; e++)
+        acc[e] /= den;
+    cpu_round(j->c, acc, (size_t)hd);
+}
+
 static void attend_head(const struct attn_job *j, int i, int h, int n_window, int n_entries, const float *keys)
 {
     const struct op_attn *o = j->o;
@@ -105,26 +128,45 @@ static void attend_head(const struct attn_job *j, int i, int h, int n_window, in
     float *acc = o->o + at, scale = MUTANT(2) ? o->scale * 1.277f : o->scale;
     struct softmax_state st = {-INFINITY, 0};
     memset(acc, 0, (size_t)hd * sizeof *acc);
-    /* Slots: the window occupies 0 .. n_window-1, entries start at slot W; blocks of 64 slots, empty ones skipped. When
-     * W is not a multiple of 64 the first entries share a block with the window's place, as in the official kernel. */
-    int total = o->window + n_entries;
-    for (int b = 0; b < total; b += SLOT_BLOCK) {
-        int end = b + SLOT_BLOCK, w1 = n_window < end ? n_window : end;
-        int n = w1 > b ? w1 - b : 0;
-        const float *first = n > 0 ? keys + (size_t)b * (size_t)hd : NULL;
-        int e0 = b > o->window ? b : o->window, e1 = total < end ? total : end;
-        if (e1 > e0) {
-            const float *entry = keys + (size_t)(n_window + e0 - o->window) * (size_t)hd;
-            first = first == NULL ? entry : first; /* window rows and entries are contiguous in keys */
-            n += e1 - e0;
-        }
+    for (int b = 0; b < o->window + n_entries; b += SLOT_BLOCK) {
+        const float *first;
+        int n = block_rows(o, b, n_window, n_entries, keys, &first);
         if (n > 0)
             attend_block(j->c, o->q + at, first, n, hd, scale, &st, acc);
     }
-    float den = st.den + (MUTANT(16) ? 0 : expf(o->sink[h] - st.top));
-    for (int e = 0; e < hd; e++)
-        acc[e] /= den;
-    cpu_round(j->c, acc, (size_t)hd);
+    finish_head(j, h, st, acc);
+}
+
+/* A tile of heads on the fast kernel. */
+static void attend_tile(const struct attn_job *j, int i, int h, int n_window, int n_entries, const float *keys, float *q)
+{
+    const struct op_attn *o = j->o;
+    size_t hd = (size_t)o->dims.head_dim, n_q = ATTN_HEADS * hd;
+    size_t at = ((size_t)(j->s->first_row + i) * (size_t)o->heads + (size_t)h) * hd;
+    struct attn_tile st = {.top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
+    for (size_t e = 0; e < n_q; e++)
+        q[e] = o->q[at + e] * o->scale;
+    memset(o->o + at, 0, n_q * sizeof(float));
+    for (int b = 0; b < o->window + n_entries; b += SLOT_BLOCK) {
+        const float *first;
+        int n = block_rows(o, b, n_window, n_entries, keys, &first);
+        if (n > 0)
+            j->c->attn_block(q, first, n, (int)hd, &st, o->o + at);
+    }
+    for (int k = 0; k < ATTN_HEADS; k++)
+        finish_head(j, h + k, (struct softmax_state){st.top[k], st.den[k]}, o->o + at + (size_t)k * hd);
+}
+
+/* Heads h0 .. h1-1 of row i. Tiles are cut at multiples of ATTN_HEADS, so a head always sits in the same place. */
+static void attend_heads(const struct attn_job *j, int i, int h0, int h1, int n_window, int n_entries, const float *keys,
+                         float *q)
+{
+    int h = h0;
+    bool tiles = j->c->base.numerics == NUM_FAST && j->o->dims.head_dim % 32 == 0;
+    for (; tiles && h + ATTN_HEADS <= h1; h += ATTN_HEADS)
+        attend_tile(j, i, h, n_window, n_entries, keys, q);
+    for (; h < h1; h++)
+        attend_head(j, i, h, n_window, n_entries, keys);
 }
 
 static void row_task(void *arg, int i, int i_thread)
@@ -133,20 +175,18 @@ static void row_task(void *arg, int i, int i_thread)
     const struct op_attn *o = j->o;
     int nw = window_rows(j, i), ne = entry_rows(j, i);
     size_t hd = (size_t)o->dims.head_dim;
-    float *keys = cpu_scratch(j->c, i_thread, (size_t)(nw + ne) * hd);
+    float *q = cpu_scratch(j->c, i_thread, (size_t)(ATTN_HEADS + nw + ne) * hd), *keys = q + ATTN_HEADS * hd;
     load_window(j, i, nw, keys);
     load_entries(j, i, ne, keys + (size_t)nw * hd);
-    for (int h = 0; h < o->heads; h++)
-        attend_head(j, i, h, nw, ne, keys);
+    attend_heads(j, i, 0, o->heads, nw, ne, keys, q);
 }
 
 static void heads_task(void *arg, int i_task, int i_thread)
 {
-    (void)i_thread;
     const struct attn_job *j = arg;
     int last = (i_task + 1) * HEADS_PER_TASK < j->o->heads ? (i_task + 1) * HEADS_PER_TASK : j->o->heads;
-    for (int h = i_task * HEADS_PER_TASK; h < last; h++)
-        attend_head(j, j->i_row, h, j->n_window, j->n_entries, j->keys);
+    float *q = cpu_scratch(j->c, i_thread, ATTN_HEADS * (size_t)j->o->dims.head_dim);
+    attend_heads(j, j->i_row, i_task * HEADS_PER_TASK, last, j->n_window, j->n_entries, j->keys, q);
 }
 
 /* Few rows: the heads of each row are shared out. */

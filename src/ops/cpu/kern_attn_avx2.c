@@ -1,0 +1,3 @@
+#define ATTN_NAME attn_block_avx2
+#define ATTN_WIDTH 8
+#include "ops/cpu/attn_tmpl.h"

@@ -1,0 +1,3 @@
+#define ATTN_NAME attn_block_avx512
+#define ATTN_WIDTH 16
+#include "ops/cpu/attn_tmpl.h"

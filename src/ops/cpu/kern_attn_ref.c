@@ -1,0 +1,3 @@
+#define ATTN_NAME attn_block_ref
+#define ATTN_WIDTH 4
+#include "ops/cpu/attn_tmpl.h"
