@@ -23,6 +23,15 @@ const float e4m3_table[256] = {
 
 const float e2m1_table[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6};
 
+#define E2M1_MAG(c) ((c) < 2 ? (c) * 0.5f : (2 + ((c) & 1)) * 0.25f * (float)(1 << ((c) >> 1)))
+#define E2M1(c) ((c) & 8 ? -E2M1_MAG((c) & 7) : E2M1_MAG((c) & 7))
+#define E2M1_PAIR(b) {E2M1((b) & 15), E2M1((b) >> 4)}
+#define E2M1_4(b) E2M1_PAIR(b), E2M1_PAIR((b) + 1), E2M1_PAIR((b) + 2), E2M1_PAIR((b) + 3)
+#define E2M1_16(b) E2M1_4(b), E2M1_4((b) + 4), E2M1_4((b) + 8), E2M1_4((b) + 12)
+#define E2M1_64(b) E2M1_16(b), E2M1_16((b) + 16), E2M1_16((b) + 32), E2M1_16((b) + 48)
+
+const float e2m1_pairs[256][2] = {E2M1_64(0), E2M1_64(64), E2M1_64(128), E2M1_64(192)};
+
 float f32_from_f16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = h >> 10 & 31, m = h & 1023;

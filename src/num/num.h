@@ -59,6 +59,7 @@ uint8_t e4m3_from_f32(float x); /* nearest even, saturating at +-448; NaN gives 
 
 /* ---- e2m1: codes 0..7 = 0 .5 1 1.5 2 3 4 6, 8..15 the same negated (8 is -0). */
 extern const float e2m1_table[16];
+extern const float e2m1_pairs[256][2]; /* both values of a packed byte, low nibble first */
 uint8_t e2m1_from_f32(float x); /* nearest even, saturating at +-6 */
 
 /* ---- block quantisers. They return the scale exponent e; the scale is 2^e and the stored byte e+127. */

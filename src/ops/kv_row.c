@@ -55,8 +55,11 @@ void kv_row_get(const struct kv_dims *d, const uint8_t *in, float *row)
     const uint8_t *rope = in + nd, *scale = rope + 2 * d->rope_dim;
     for (int b = 0; b < nd; b += KV_BLOCK) {
         float s = f32_from_e8m0(scale[b / KV_BLOCK]);
-        for (int i = b; i < nd && i < b + KV_BLOCK; i++)
-            row[i] = e4m3_table[in[i]] * s;
+        int end = nd - b < KV_BLOCK ? nd : b + KV_BLOCK;
+        for (int i = b; i < end; i++) { /* e4m3 bits moved to fp32 bits are the value times 2^-120 */
+            uint32_t c = in[i];
+            row[i] = f32_from_bits((c & 0x80) << 24 | (c & 0x7f) << 20) * 0x1p120f * s;
+        }
     }
     for (int i = 0; i < d->rope_dim; i++) {
         uint16_t h;
@@ -86,10 +89,13 @@ void kv_index_get(const struct kv_dims *d, const uint8_t *in, float *row)
         return;
     }
     const uint8_t *scale = in + d->index_dim / 2;
-    for (int i = 0; i < d->index_dim; i += 2) {
+    for (int b = 0; b < d->index_dim; b += INDEX_BLOCK) {
         /* Mutant 23: producer and consumer disagree about the order of the scales. */
-        float s = f32_from_e8m0(scale[MUTANT(23) ? i % (d->index_dim / INDEX_BLOCK) : i / INDEX_BLOCK]);
-        row[i] = e2m1_table[in[i / 2] & 15] * s;
-        row[i + 1] = e2m1_table[in[i / 2] >> 4] * s;
+        int i_scale = b / INDEX_BLOCK;
+        float s = f32_from_e8m0(scale[MUTANT(23) ? d->index_dim / INDEX_BLOCK - 1 - i_scale : i_scale]);
+        for (int i = b; i < b + INDEX_BLOCK; i += 2)
+            memcpy(row + i, e2m1_pairs[in[i / 2]], sizeof e2m1_pairs[0]);
+        for (int i = b; i < b + INDEX_BLOCK; i++)
+            row[i] *= s;
     }
 }

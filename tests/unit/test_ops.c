@@ -250,7 +250,7 @@ static void test_topk_against_sort(void **st)
 {
     (void)st;
     struct dev *d = open_dev(NUM_FAST);
-    enum { HEADS = 3 };
+    enum { HEADS = 8 };
     float *values = xcalloc(N_KEYS * ID, sizeof *values), q[HEADS * ID], w[HEADS];
     struct rng r = {11};
     for (int round = 0; round < 50; round++) {

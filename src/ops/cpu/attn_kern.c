@@ -1,17 +1,17 @@
 #include "ops/cpu/attn_kern.h"
 
-attn_block_fn *attn_block_for(enum cpu_isa isa)
+struct attn_kern attn_kern_for(enum cpu_isa isa)
 {
-    attn_block_fn *f = attn_block_ref;
+    struct attn_kern k = {attn_block_ref, index_block_ref};
 #if defined(__x86_64__)
     if (isa >= ISA_AVX2)
-        f = attn_block_avx2;
+        k = (struct attn_kern){attn_block_avx2, index_block_avx2};
     if (isa >= ISA_AVX512)
-        f = attn_block_avx512;
+        k = (struct attn_kern){attn_block_avx512, index_block_avx512};
 #elif defined(__aarch64__)
     if (isa >= ISA_NEON)
-        f = attn_block_neon;
+        k = (struct attn_kern){attn_block_neon, index_block_neon};
 #endif
     (void)isa;
-    return f;
+    return k;
 }

@@ -1,4 +1,5 @@
-/* Body of every kern_attn_<isa>.c: define ATTN_NAME and ATTN_WIDTH (fp32 lanes of a register) before including. */
+/* Body of every kern_attn_<isa>.c: define ATTN_NAME, INDEX_NAME and ATTN_WIDTH (fp32 lanes of a
+ * register) before including. */
 #include "ops/cpu/attn_kern.h"
 
 #include <math.h>
@@ -18,8 +19,8 @@ static inline float sum_lanes(const vec *v)
     return s;
 }
 
-/* Scores of two keys for the four heads of the tile. */
-static inline void scores_2(const float *q, const float *k0, const float *k1, int hd, float *s)
+/* Scores of two keys for the four heads of the tile, head h at s[h * stride]. */
+static inline void scores_2(const float *q, const float *k0, const float *k1, int hd, float *s, int stride)
 {
     vec a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
     const float *q1 = q + hd, *q2 = q1 + hd, *q3 = q2 + hd;
@@ -35,13 +36,13 @@ static inline void scores_2(const float *q, const float *k0, const float *k1, in
         b3 += AT(q3 + i) * y;
     }
     s[0] = sum_lanes(&a0);
-    s[ATTN_KEYS] = sum_lanes(&a1);
-    s[2 * ATTN_KEYS] = sum_lanes(&a2);
-    s[3 * ATTN_KEYS] = sum_lanes(&a3);
+    s[stride] = sum_lanes(&a1);
+    s[2 * stride] = sum_lanes(&a2);
+    s[3 * stride] = sum_lanes(&a3);
     s[1] = sum_lanes(&b0);
-    s[ATTN_KEYS + 1] = sum_lanes(&b1);
-    s[2 * ATTN_KEYS + 1] = sum_lanes(&b2);
-    s[3 * ATTN_KEYS + 1] = sum_lanes(&b3);
+    s[stride + 1] = sum_lanes(&b1);
+    s[2 * stride + 1] = sum_lanes(&b2);
+    s[3 * stride + 1] = sum_lanes(&b3);
 }
 
 /* e^x for x <= 0, relative error below 2e-7; 0 below -87. 2^n is put together from bits, the rest is a polynomial of the
@@ -125,8 +126,27 @@ void ATTN_NAME(const float *q, const float *keys, int n, int hd, struct attn_til
 {
     float s[ATTN_HEADS * ATTN_KEYS], back[ATTN_HEADS];
     for (int k = 0; k < n; k += 2) /* an odd last key is scored twice, the copy is dropped by soften */
-        scores_2(q, keys + (size_t)k * (size_t)hd, keys + (size_t)(k + 1 < n ? k + 1 : k) * (size_t)hd, hd, s + k);
+        scores_2(q, keys + (size_t)k * (size_t)hd, keys + (size_t)(k + 1 < n ? k + 1 : k) * (size_t)hd, hd, s + k,
+                 ATTN_KEYS);
     for (int h = 0; h < ATTN_HEADS; h++)
         back[h] = soften(s + h * ATTN_KEYS, n, &st->top[h], &st->den[h]);
     add_values(s, back, keys, n, hd, acc);
+}
+
+void INDEX_NAME(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score)
+{
+    for (int k = 0; k < n; k += 2) {
+        const float *k0 = keys + (size_t)k * (size_t)dim, *k1 = k + 1 < n ? k0 + dim : k0;
+        float sum0 = 0, sum1 = 0, s[2 * ATTN_HEADS];
+        for (int h = 0; h < heads; h += ATTN_HEADS) {
+            scores_2(q + (size_t)h * (size_t)dim, k0, k1, dim, s, 2);
+            for (int i = 0; i < ATTN_HEADS; i++) {
+                sum0 += (s[2 * i] > 0 ? s[2 * i] : 0) * w[h + i];
+                sum1 += (s[2 * i + 1] > 0 ? s[2 * i + 1] : 0) * w[h + i];
+            }
+        }
+        score[k] = sum0;
+        if (k + 1 < n)
+            score[k + 1] = sum1;
+    }
 }

@@ -129,7 +129,7 @@ int dev_open_cpu(struct dev **d, const struct dev_options *o, struct err *e)
     c->base.ops = &cpu_ops;
     c->base.numerics = o->numerics;
     c->kern = kern_for(o->isa);
-    c->attn_block = attn_block_for(o->isa);
+    c->tile = attn_kern_for(o->isa);
     if (o->numerics == NUM_FAST && !o->native)
         c->fast = fast_kern_for(o->isa);
     int rc = pool_open(&c->pool, o->n_threads, e);

@@ -16,7 +16,7 @@ struct cpu_dev {
     struct dev base;
     struct pool *pool;
     const struct kern *kern;
-    attn_block_fn *attn_block;  /* of the fast numerics */
+    struct attn_kern tile;      /* of the fast numerics */
     struct scratch *per_thread; /* [threads], grown on first use to the largest need seen */
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
     struct err first_error;

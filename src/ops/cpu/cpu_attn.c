@@ -151,7 +151,7 @@ static void attend_tile(const struct attn_job *j, int i, int h, int n_window, in
         const float *first;
         int n = block_rows(o, b, n_window, n_entries, keys, &first);
         if (n > 0)
-            j->c->attn_block(q, first, n, (int)hd, &st, o->o + at);
+            j->c->tile.attn_block(q, first, n, (int)hd, &st, o->o + at);
     }
     for (int k = 0; k < ATTN_HEADS; k++)
         finish_head(j, h + k, (struct softmax_state){st.top[k], st.den[k]}, o->o + at + (size_t)k * hd);

@@ -7,7 +7,7 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, HEADS_MAX = 256 };
+enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, KEYS_PER_BLOCK = 32, HEADS_MAX = 256 };
 
 struct index_job {
     struct cpu_dev *c;
@@ -33,6 +33,7 @@ static float score_key(const struct cpu_dev *c, const float *q, const float *w, 
     return round ? bf16_round(sum) : sum;
 }
 
+/* key: scratch for KEYS_PER_BLOCK decoded keys. */
 static void score_keys(const struct index_job *j, int row, int64_t first, int64_t last, float *key, float *score)
 {
     const struct op_index_select *o = j->o;
@@ -44,10 +45,19 @@ static void score_keys(const struct index_job *j, int row, int64_t first, int64_
     for (int h = 0; h < o->heads; h++)
         w[h] = o->weights[(size_t)row * (size_t)o->heads + (size_t)h] * o->weight_scale;
     cpu_round(j->c, w, (size_t)o->heads);
-    for (int64_t g = first; g < last; g++) {
-        const uint8_t *at = v->pages[g / per_page] + v->index_offset + (size_t)(g % per_page) * o->dims.index_bytes;
-        kv_index_get(&o->dims, at, key);
-        score[g] = score_key(j->c, q, w, key, o->heads, o->dim);
+    bool tiles = j->c->base.numerics == NUM_FAST && o->heads % ATTN_HEADS == 0 && o->dim % 32 == 0;
+    for (int64_t g = first; g < last;) {
+        int n = 0;
+        for (; n < KEYS_PER_BLOCK && g + n < last; n++) {
+            const uint8_t *page = v->pages[(g + n) / per_page];
+            kv_index_get(&o->dims, page + v->index_offset + (size_t)((g + n) % per_page) * o->dims.index_bytes,
+                         key + n * o->dim);
+        }
+        if (tiles)
+            j->c->tile.index_block(q, w, o->heads, key, n, o->dim, score + g);
+        for (int k = 0; k < n && !tiles; k++)
+            score[g + k] = score_key(j->c, q, w, key + k * o->dim, o->heads, o->dim);
+        g += n;
     }
 }
 
@@ -110,7 +120,8 @@ static void row_task(void *arg, int i, int i_thread)
         select_all(ids, n, o->topk);
         return;
     }
-    float *key = cpu_scratch(j->c, i_thread, (size_t)o->dim + (size_t)n), *score = key + o->dim;
+    float *key = cpu_scratch(j->c, i_thread, KEYS_PER_BLOCK * (size_t)o->dim + (size_t)n);
+    float *score = key + KEYS_PER_BLOCK * o->dim;
     score_keys(j, row, 0, n, key, score);
     top_k(score, n, o->topk, ids);
 }
@@ -119,7 +130,8 @@ static void keys_task(void *arg, int i, int i_thread)
 {
     const struct index_job *j = arg;
     int64_t first = (int64_t)i * KEYS_PER_TASK, last = first + KEYS_PER_TASK < j->n ? first + KEYS_PER_TASK : j->n;
-    score_keys(j, j->row, first, last, cpu_scratch(j->c, i_thread, (size_t)j->o->dim), j->score);
+    score_keys(j, j->row, first, last, cpu_scratch(j->c, i_thread, KEYS_PER_BLOCK * (size_t)j->o->dim),
+               j->score);
 }
 
 /* Few rows: the keys of each row are shared out. Same arithmetic per key, so the same bits. */

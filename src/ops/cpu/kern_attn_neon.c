@@ -1,3 +1,4 @@
 #define ATTN_NAME attn_block_neon
+#define INDEX_NAME index_block_neon
 #define ATTN_WIDTH 4
 #include "ops/cpu/attn_tmpl.h"

@@ -136,23 +136,13 @@ static void decode_fp8(const uint8_t *in, int n, float s, float *out)
     }
 }
 
-/* Both values of a byte of two e2m1 codes, low nibble first. */
-#define FP4_MAG(c) ((c) < 2 ? (c) * 0.5f : (2 + ((c) & 1)) * 0.25f * (float)(1 << ((c) >> 1)))
-#define FP4(c) ((c) & 8 ? -FP4_MAG((c) & 7) : FP4_MAG((c) & 7))
-#define FP4_PAIR(b) {FP4((b) & 15), FP4((b) >> 4)}
-#define FP4_4(b) FP4_PAIR(b), FP4_PAIR((b) + 1), FP4_PAIR((b) + 2), FP4_PAIR((b) + 3)
-#define FP4_16(b) FP4_4(b), FP4_4((b) + 4), FP4_4((b) + 8), FP4_4((b) + 12)
-#define FP4_64(b) FP4_16(b), FP4_16((b) + 16), FP4_16((b) + 32), FP4_16((b) + 48)
-
-static const float fp4_pairs[256][2] = {FP4_64(0), FP4_64(64), FP4_64(128), FP4_64(192)};
-
 static void decode_fp4(const uint8_t *in, int n, float s, float *out)
 {
     for (int i = 0; i < n; i += 2) {
         uint8_t b = in[i / 2];
         if (MUTANT(17)) /* wrong nibble order */
             b = (uint8_t)(b << 4 | b >> 4);
-        memcpy(out + i, fp4_pairs[b], sizeof fp4_pairs[b]);
+        memcpy(out + i, e2m1_pairs[b], sizeof e2m1_pairs[b]);
     }
     for (int i = 0; i < n; i++)
         out[i] *= s;
