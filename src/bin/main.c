@@ -10,10 +10,10 @@ static const struct command commands[] = {
     {"detokenize", "prints the text of token ids", cmd_detokenize},
     {"encode", "prints the prompt that a chat request becomes", cmd_encode},
     {"inspect", "shows what a checkpoint holds", cmd_inspect},
-    {"plan", "says what a model needs, what fits and how fast memory lets it run", cmd_plan},
     {"logits", "prints the logits of a forward pass", cmd_logits},
-    {"synth", "writes a checkpoint with synthetic weights", cmd_synth},
+    {"plan", "says what a model needs, what fits and how fast memory lets it run", cmd_plan},
     {"run", "answers one prompt", cmd_run},
+    {"synth", "writes a checkpoint with synthetic weights", cmd_synth},
     {"tokenize", "prints the token ids of a text", cmd_tokenize},
     {NULL, NULL, NULL},
 };

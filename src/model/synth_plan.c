@@ -1,6 +1,8 @@
 /* Which tensors a synthetic checkpoint has: the tables of the released shapes and the official naming. */
 #include "model/synth.h"
 
+#include "model/shape.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,47 +10,31 @@
 
 enum { DRAFT_STAGES = 3 };
 
-/* What differs between the shapes; the rest is common to the released models. */
-struct shape {
-    const char *name;
-    struct config cfg;
-    int first_ratio[2]; /* of layers 0 and 1; from layer 2 on 4 and 128 alternate */
-    int markov_rank, noise_id;
+static const char *const shape_names[] = {[SYNTH_TINY] = "tiny", [SYNTH_FLASH] = "flash", [SYNTH_PRO] = "pro"};
+
+/* Small enough for a unit test, and every block size of the formats divides it. */
+static const struct config tiny = {
+    .vocab_size = 384, .hidden_size = 256, .n_heads = 8, .head_dim = 128, .rope_dim = 64, .q_lora_rank = 128,
+    .o_groups = 2, .o_lora_rank = 128, .window = 128, .n_experts = 12, .n_experts_per_tok = 4, .n_shared_experts = 1,
+    .expert_dim = 128, .n_hash_layers = 1, .index_n_heads = 16, .index_head_dim = 128, .index_topk = 16, .hc_mult = 4,
+    .hc_sinkhorn_iters = 20, .max_positions = 65536, .compress_ratio = {0, 4}, .rms_norm_eps = 1e-6f, .hc_eps = 1e-6f,
+    .rope_theta = 10000, .compress_rope_theta = 160000, .routed_scaling_factor = 1.5f, .swiglu_limit = 5,
+    .yarn = {16, 32, 1, 65536}, .eos_id = 1, .dspark_block = 5, .dspark_noise_id = 382, .dspark_markov_rank = 32,
+    .weight_block = 128,
 };
 
-static const struct shape shapes[] = {
-    [SYNTH_TINY] = {.name = "tiny",
-                    .first_ratio = {0, 4},
-                    .markov_rank = 32,
-                    .noise_id = 382,
-                    .cfg = {.vocab_size = 384, .hidden_size = 256, .n_heads = 8, .head_dim = 128, .q_lora_rank = 128,
-                            .o_groups = 2, .o_lora_rank = 128, .n_experts = 12, .n_experts_per_tok = 4,
-                            .expert_dim = 128, .n_hash_layers = 1, .index_n_heads = 16, .index_topk = 16,
-                            .max_positions = 65536, .routed_scaling_factor = 1.5f, .swiglu_limit = 5}},
-    [SYNTH_FLASH] = {.name = "flash",
-                     .first_ratio = {0, 0},
-                     .markov_rank = 256,
-                     .noise_id = 128799,
-                     .cfg = {.vocab_size = 129280, .hidden_size = 4096, .n_heads = 64, .head_dim = 512,
-                             .q_lora_rank = 1024, .o_groups = 8, .o_lora_rank = 1024, .n_experts = 256,
-                             .n_experts_per_tok = 6, .expert_dim = 2048, .n_hash_layers = 3, .index_n_heads = 64,
-                             .index_topk = 512, .max_positions = 1048576, .routed_scaling_factor = 1.5f,
-                             .swiglu_limit = 10}},
-    [SYNTH_PRO] = {.name = "pro",
-                   .first_ratio = {128, 128},
-                   .markov_rank = 512,
-                   .noise_id = 128799,
-                   .cfg = {.vocab_size = 129280, .hidden_size = 7168, .n_heads = 128, .head_dim = 512,
-                           .q_lora_rank = 1536, .o_groups = 16, .o_lora_rank = 1024, .n_experts = 384,
-                           .n_experts_per_tok = 6, .expert_dim = 3072, .n_hash_layers = 3, .index_n_heads = 64,
-                           .index_topk = 1024, .max_positions = 1048576, .routed_scaling_factor = 2.5f,
-                           .swiglu_limit = 10}},
-};
+static struct config config_of(enum synth_shape shape)
+{
+    struct config c = tiny;
+    if (shape != SYNTH_TINY)
+        config_shape(&c, shape_names[shape], true, NULL); /* these names exist */
+    return c;
+}
 
 int synth_shape_parse(const char *name, enum synth_shape *shape, struct err *e)
 {
-    for (size_t i = 0; i < COUNT_OF(shapes); i++)
-        if (strcmp(shapes[i].name, name) == 0) {
+    for (size_t i = 0; i < COUNT_OF(shape_names); i++)
+        if (strcmp(shape_names[i], name) == 0) {
             *shape = (enum synth_shape)i;
             return HD_OK;
         }
@@ -57,31 +43,25 @@ int synth_shape_parse(const char *name, enum synth_shape *shape, struct err *e)
 
 static void make_config(struct config *c, const struct synth_options *o)
 {
-    const struct shape *s = &shapes[o->shape];
-    *c = s->cfg;
+    *c = config_of(o->shape);
     c->n_layers = o->n_layers;
     c->vocab_size = o->vocab_size != 0 ? o->vocab_size : c->vocab_size;
     c->n_experts = o->n_experts != 0 ? o->n_experts : c->n_experts;
     c->n_hash_layers = c->n_hash_layers < o->n_layers ? c->n_hash_layers : o->n_layers;
-    c->rope_dim = 64;
-    c->window = c->index_head_dim = c->weight_block = 128;
-    c->n_shared_experts = 1;
-    c->hc_mult = 4;
-    c->hc_sinkhorn_iters = 20;
-    c->rms_norm_eps = c->hc_eps = 1e-6f;
-    c->rope_theta = 10000;
-    c->compress_rope_theta = 160000;
-    c->yarn = (struct yarn){16, 32, 1, 65536};
-    c->eos_id = 1;
     c->n_nextn = o->drafter != DRAFTER_NONE;
     c->n_compress_ratios = o->n_layers + (o->drafter == DRAFTER_DSPARK ? DRAFT_STAGES : 1);
-    for (int l = 0; l < o->n_layers; l++)
-        c->compress_ratio[l] = l < 2 ? s->first_ratio[l] : o->shape == SYNTH_TINY ? l % 2 ? 4 : 128 : l % 2 ? 128 : 4;
-    if (o->drafter != DRAFTER_DSPARK)
+    /* Layers 0 and 1 as the shape has them, then 4 and 128 in turn, then the drafter's window layers. */
+    int even = o->shape == SYNTH_TINY ? 128 : 4, odd = even == 4 ? 128 : 4;
+    for (int l = 2; l < c->n_compress_ratios; l++)
+        c->compress_ratio[l] = l % 2 == 0 ? even : odd;
+    for (int l = o->n_layers; l < c->n_compress_ratios; l++)
+        c->compress_ratio[l] = 0;
+    c->n_dspark_targets = 0;
+    if (o->drafter != DRAFTER_DSPARK) {
+        c->dspark_block = 0;
         return;
-    c->dspark_block = 5;
-    c->dspark_noise_id = s->noise_id < c->vocab_size ? s->noise_id : c->vocab_size - 1;
-    c->dspark_markov_rank = s->markov_rank;
+    }
+    c->dspark_noise_id = c->dspark_noise_id < c->vocab_size ? c->dspark_noise_id : c->vocab_size - 1;
     c->n_dspark_targets = o->n_layers < 3 ? o->n_layers : 3;
     for (int i = 0; i < c->n_dspark_targets; i++)
         c->dspark_target[i] = o->n_layers - c->n_dspark_targets + i;
@@ -301,7 +281,7 @@ int synth_plan_make(struct synth_plan *p, const struct synth_options *o, struct 
     if (o->n_layers < 1 || o->n_layers > LAYERS_MAX - DRAFT_STAGES - 1)
         return err_set(e, HD_EARG, "the number of layers is %d, expected 1 to %d", o->n_layers,
                        LAYERS_MAX - DRAFT_STAGES - 1);
-    int least = shapes[o->shape].cfg.n_experts_per_tok;
+    int least = config_of(o->shape).n_experts_per_tok;
     if (o->n_experts != 0 && (o->n_experts < least || o->n_experts > 4096))
         return err_set(e, HD_EARG, "the number of experts is %d, expected %d to 4096", o->n_experts, least);
     if (o->vocab_size != 0 && (o->vocab_size < 16 || o->vocab_size > 1 << 20))
