@@ -523,7 +523,8 @@ int main(void)
         cmocka_unit_test(test_fixed_chunks),     cmocka_unit_test(test_random_chunks),   cmocka_unit_test(test_prefill_then_decode),
         cmocka_unit_test(test_threads_and_isa),  cmocka_unit_test(test_other_sequences), cmocka_unit_test(test_new_after_longer),
         cmocka_unit_test(test_save_restore),     cmocka_unit_test(test_damaged_save),    cmocka_unit_test(test_take_back),
-        cmocka_unit_test(test_take_back_every_count), cmocka_unit_test(test_mtp),        cmocka_unit_test(test_refused_steps), cmocka_unit_test(test_resume_at_page_ends), cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_take_back_every_count), cmocka_unit_test(test_mtp),
+        cmocka_unit_test(test_refused_steps), cmocka_unit_test(test_resume_at_page_ends), cmocka_unit_test(test_fork),
         cmocka_unit_test(test_pages_run_out),
     };
     int bad = cmocka_run_group_tests_name("exact, f32-tiny", tests, setup_exact, teardown);

@@ -564,7 +564,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alone),    cmocka_unit_test(test_many),          cmocka_unit_test(test_reuse),
-        cmocka_unit_test(test_swarm), cmocka_unit_test(test_differs_at), cmocka_unit_test(test_cancel),      cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_swarm), cmocka_unit_test(test_differs_at), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_device_error), cmocka_unit_test(test_refusals),  cmocka_unit_test(test_notify),
         cmocka_unit_test(test_timeout),
     };
