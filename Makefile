@@ -182,6 +182,20 @@ bench: $(B)/tests/check/test_check
 golden: $(B)/tests/golden/test_golden
 	@B=$(B) $(B)/tests/golden/test_golden $(GOLDEN)
 
+# Exact numerics on random tiny models against Hugging Face transformers and the numpy reference; CASES=N, SEED=N.
+# The Python packages live in build/parity-env (a torch that is already installed is used, CPU only otherwise).
+PARITY_ENV := build/parity-env
+$(PARITY_ENV)/ready: tests/parity/requirements.txt
+	python3 -m venv --system-site-packages $(PARITY_ENV)
+	$(PARITY_ENV)/bin/python -c 'import torch; assert torch.__version__.split("+")[0] == "2.13.0"' 2>/dev/null || \
+	    $(PARITY_ENV)/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+	$(PARITY_ENV)/bin/pip install -q -r $<
+	@touch $@
+
+.PHONY: parity
+parity: all $(PARITY_ENV)/ready
+	@$(PARITY_ENV)/bin/python -B tests/parity/parity.py --program $(B)/hadal $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES))
+
 # ---------------------------------------------------------------- sanitizers and fuzzing
 
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -232,6 +246,7 @@ help:
 	@echo 'make golden          compare with the numbers of the official code; GOLDEN=DIR for another folder of that format'
 	@echo 'make check, bench    every kernel at every instruction-set level (SEED=N repeats); their speeds'
 	@echo 'make mutants         plant each bug of the catalogue in docs/TESTING.md: some test must fail'
+	@echo 'make parity          random tiny models against Hugging Face transformers and numpy (fetches Python packages); CASES=, SEED='
 	@echo 'make nightly         test, asan, tsan, mutants, the long tests and ten minutes of fuzzing per target'
 	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; the pool under thread sanitizer'
 	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'

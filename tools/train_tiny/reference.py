@@ -144,14 +144,15 @@ class Model:
     # ---- attention
     def compress(self, a, p, ratio, dim, f):
         W, n = self.W, len(a) // ratio
+        if not n:
+            return np.zeros((0, dim))
         v, s = self.lin(a, p + 'wkv.weight')[:n * ratio], self.lin(a, p + 'wgate.weight')[:n * ratio]
         v, s = v.reshape(n, ratio, -1), s.reshape(n, ratio, -1) + W[p + 'ape']
         if ratio == 4:                                     # the window before (first half of the channels), then the own
             before = lambda x, fill: np.concatenate([np.full((1, 4, dim), fill), x[:-1, :, :dim]])[:n]
             v = np.concatenate([before(v, 0.), v[:, :, dim:]], 1)
             s = np.concatenate([before(s, -np.inf), s[:, :, dim:]], 1)
-        if n:
-            s = np.exp(s - s.max(1, keepdims=True))
+        s = np.exp(s - s.max(1, keepdims=True))
         e = (s * v).sum(1) / s.sum(1)
         return self.rotate(self.norm(e, p + 'norm.weight'), np.arange(n) * ratio, f)
 
