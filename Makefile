@@ -1,6 +1,6 @@
 # Hadal. `make help` lists the targets. No configure step: what the machine has is found below and printed.
 #
-# Layout: every src/<floor>/*.c but src/bin is the library; only kern_<isa>.c files get instruction-set flags.
+# Layout: every src/<floor>/*.c but src/serve and src/bin is the library; only kern_<isa>.c files get instruction-set flags.
 # Build output goes to $(B) (default build/); use B=DIR for a second build beside the first.
 
 B       ?= build
@@ -22,6 +22,8 @@ CFLAGS_ALL  := -std=c11 -D_GNU_SOURCE -g $(OPT) -ffp-contract=off -fPIC -fvisibi
 CPPFLAGS_ALL := -Isrc -Iinclude -Itests/util $(CPPFLAGS)
 LDFLAGS_ALL := $(SAN) -pthread $(LDFLAGS)
 LDLIBS      := -ljansson -lpcre2-8 -lxxhash -lm
+# The HTTP server is in the program, not in the library: only who uses it needs these.
+SERVE_LIBS  := -Wl,--as-needed -lmicrohttpd -lsqlite3
 
 # ---------------------------------------------------------------- what this machine has
 
@@ -43,7 +45,7 @@ ISA_FLAGS_neondot := -march=armv8.2-a+dotprod
 
 # ---------------------------------------------------------------- sources
 
-LIB_SRC := $(sort $(filter-out src/bin/%,$(wildcard src/*/*.c src/ops/cpu/*.c)))
+LIB_SRC := $(sort $(filter-out src/bin/% src/serve/%,$(wildcard src/*/*.c src/ops/cpu/*.c)))
 ifneq ($(MACHINE),x86_64)
 LIB_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c,$(LIB_SRC))
 endif
@@ -51,8 +53,10 @@ ifneq ($(MACHINE),aarch64)
 LIB_SRC := $(filter-out %_neon.c %_neondot.c,$(LIB_SRC))
 endif
 BIN_SRC := $(sort $(wildcard src/bin/*.c))
+SERVE_SRC := $(sort $(wildcard src/serve/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 BIN_OBJ := $(BIN_SRC:%.c=$(B)/%.o)
+SERVE_OBJ := $(SERVE_SRC:%.c=$(B)/%.o)
 
 # A test program is tests/SUITE/test_NAME.c; every one is linked with tests/util/*.c, cmocka and the whole library.
 SUITES  := unit check house fuzz cli golden tiny api e2e
@@ -63,6 +67,8 @@ CHECK   := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/check/check_*.c)))
 # AVX-512 kernels compiled to portable C with SIMDe, so that the harness checks them on machines without AVX-512.
 HAVE_SIMDE := $(if $(filter x86_64,$(MACHINE)),$(wildcard /usr/include/simde/x86/avx512/dpbf16.h))
 EMULATED := $(if $(HAVE_SIMDE),$(B)/tests/check/emulated_avx512.o $(B)/tests/check/emulated_avx512bf16.o)
+# Programs that tests start.
+HELPERS := $(patsubst %.c,$(B)/%,$(wildcard tests/api/scripted_server.c))
 UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
 
 # ---------------------------------------------------------------- the library and the program
@@ -71,8 +77,12 @@ UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
 all: $(B)/libhadal.a $(B)/libhadal.so $(B)/hadal
 	@cmp -s $(B)/hadal hadal || cp -f $(B)/hadal hadal
 
-$(B)/hadal: $(BIN_OBJ) $(B)/libhadal.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $(BIN_OBJ) $(B)/libhadal.a $(LDLIBS) -ledit
+$(B)/hadal: $(BIN_OBJ) $(B)/libserve.a $(B)/libhadal.a
+	$(CC) $(LDFLAGS_ALL) -o $@ $(BIN_OBJ) $(B)/libserve.a $(B)/libhadal.a $(LDLIBS) -ledit $(SERVE_LIBS)
+
+$(B)/libserve.a: $(SERVE_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $(SERVE_OBJ)
 
 $(B)/libhadal.a: $(LIB_OBJ)
 	@rm -f $@
@@ -133,8 +143,8 @@ $(B)/tests/util/libtest.a: $(UTIL)
 	@rm -f $@
 	$(AR) rcs $@ $(UTIL)
 
-$(filter-out $(FUZZ),$(TESTS)): $(B)/tests/%: $(B)/tests/%.o $(B)/tests/util/libtest.a $(B)/libhadal.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS)
+$(filter-out $(FUZZ),$(TESTS)) $(HELPERS): $(B)/tests/%: $(B)/tests/%.o $(B)/tests/util/libtest.a $(B)/libserve.a $(B)/libhadal.a
+	$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS) $(SERVE_LIBS)
 
 # The kernel harness is one program of several files.
 $(B)/tests/check/test_check: $(CHECK) $(EMULATED)
@@ -146,14 +156,14 @@ $(B)/tests/check/emulated_%.o: src/ops/cpu/kern_fast_%.c tests/check/emulate/imm
 	    -Dfast_kern_$*=emulated_$* -MMD -MP -c -o $@ $<
 
 # Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.
-$(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libhadal.a
-	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(B)/libhadal.a $(LDLIBS)
+$(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libserve.a $(B)/libhadal.a
+	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) $(SERVE_LIBS)
 
 .SECONDARY:
--include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(CHECK:.o=.d) $(EMULATED:.o=.d) $(B)/tests/fuzz/replay.d
+-include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(HELPERS:=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(CHECK:.o=.d) $(EMULATED:.o=.d) $(B)/tests/fuzz/replay.d
 
 .PHONY: programs unit test setup-test
-programs: all $(TESTS) $(FUZZ)
+programs: all $(TESTS) $(HELPERS) $(FUZZ)
 
 unit: all $(UNIT)
 	@B=$(B) CC=$(CC) tests/run_tests.sh unit

@@ -13,6 +13,7 @@ static const struct command commands[] = {
     {"logits", "prints the logits of a forward pass", cmd_logits},
     {"plan", "says what a model needs, what fits and how fast memory lets it run", cmd_plan},
     {"run", "answers one prompt", cmd_run},
+    {"serve", "answers requests over HTTP", cmd_serve},
     {"synth", "writes a checkpoint with synthetic weights", cmd_synth},
     {"tokenize", "prints the token ids of a text", cmd_tokenize},
     {NULL, NULL, NULL},

@@ -109,7 +109,7 @@ enum gen_event_kind {
     GEN_TOOL_END,  /* its arguments are complete and a valid JSON object */
     GEN_TOOL_BROKEN, /* it will not be completed; text: its markup as the model wrote it */
     GEN_TOKEN,     /* a token was accepted; its text follows when it can be shown */
-    GEN_END,       /* last event: finish, usage; with FINISH_ERROR text says why */
+    GEN_END,       /* last event: finish, usage; text: with FINISH_ERROR why, with FINISH_STOP the stop string (or "") */
 };
 
 struct gen_usage {

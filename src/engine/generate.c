@@ -33,11 +33,11 @@ static void emit_text(struct generation *g, enum gen_event_kind kind, const char
     g->fn(g->arg, &ev);
 }
 
-static void emit_end(struct generation *g, enum finish f, const char *why)
+static void emit_end(struct generation *g, enum finish f, const char *text, size_t n)
 {
     assert(g->finish == FINISH_NONE && f != FINISH_NONE);
     g->finish = f;
-    struct gen_event ev = {.kind = GEN_END, .finish = f, .usage = g->usage, .text = why, .n = strlen(why)};
+    struct gen_event ev = {.kind = GEN_END, .finish = f, .usage = g->usage, .text = text, .n = n};
     g->fn(g->arg, &ev);
 }
 
@@ -48,8 +48,8 @@ static void content(struct generation *g, const char *text, size_t n)
     buf_clear(&g->shown);
     bool hit = stop_filter_add(&g->stop, text, n, &g->shown);
     emit_text(g, GEN_CONTENT, g->shown.data, g->shown.len, 0);
-    if (hit)
-        emit_end(g, FINISH_STOP, "");
+    if (hit) /* what is held back is the stop string */
+        emit_end(g, FINISH_STOP, g->stop.held.data, g->stop.held.len);
 }
 
 static void content_flush(struct generation *g)
@@ -114,7 +114,7 @@ static void finish(struct generation *g, enum finish f, const char *why)
     content_flush(g);
     if (f == FINISH_STOP && !g->params.raw && reply_n_calls(g->reply) > 0)
         f = FINISH_TOOL_CALLS;
-    emit_end(g, f, why);
+    emit_end(g, f, why, strlen(why));
 }
 
 /* ---------------------------------------------------------------- the public calls */

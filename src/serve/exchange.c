@@ -1,0 +1,325 @@
+/* One request: from its body to a job of the engine, from the engine's events to the dialect's bytes. */
+#include "serve/server.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct exchange *exchange_open(struct server *s)
+{
+    struct exchange *x = xcalloc(1, sizeof *x);
+    uint64_t random;
+    x->server = s;
+    x->fd = -1;
+    x->start_ns = now_ns();
+    api_random(&random, 1);
+    memcpy(x->request_id, "req_", 4);
+    api_base62(x->request_id + 4, random, 24);
+    s->n_exchanges++;
+    return x;
+}
+
+void exchange_free(struct exchange *x)
+{
+    x->server->n_exchanges--;
+    buf_free(&x->body);
+    buf_free(&x->out);
+    api_answer_free(&x->answer);
+    api_req_free(&x->req);
+    free(x);
+}
+
+static void link_running(struct exchange *x)
+{
+    struct server *s = x->server;
+    x->next = s->running;
+    if (x->next != NULL)
+        x->next->prev = x;
+    s->running = x;
+}
+
+static void unlink_running(struct exchange *x)
+{
+    *(x->prev != NULL ? &x->prev->next : &x->server->running) = x->next;
+    if (x->next != NULL)
+        x->next->prev = x->prev;
+    x->prev = x->next = NULL;
+}
+
+/* ---------------------------------------------------------------- replies without a job */
+
+void exchange_reply_json(struct exchange *x)
+{
+    if (x->status == 0)
+        x->status = 200;
+    x->content_type = "application/json";
+    x->whole = true;
+}
+
+void exchange_fail(struct exchange *x, const struct api_error *e)
+{
+    const struct dialect *d = x->route->dialect;
+    bool under_way = x->state == X_SENDING || x->out.len > 0; /* the status is out already */
+    if (e->kind == API_BUSY || e->kind == API_LOADING || e->kind == API_CLOSING)
+        x->retry_after_s = e->kind == API_LOADING ? 10 : 1;
+    if (under_way && x->streams) {
+        d->error_event(&x->answer, e, &x->out);
+    } else {
+        d->error(e, x->request_id, &x->out);
+        x->content_type = "application/json";
+        x->streams = false;
+    }
+    if (!under_way)
+        x->status = d->status(e);
+    x->whole = true;
+}
+
+/* ---------------------------------------------------------------- reading */
+
+json_t *exchange_json(struct exchange *x, struct api_error *e)
+{
+    struct err why = {0};
+    json_t *body = json_load_exact(x->body.len > 0 ? x->body.data : "", x->body.len, "body", false, &why);
+    if (body == NULL)
+        api_fail(e, API_SYNTAX, "Failed to parse the request body as JSON: %s", why.msg);
+    else if (!json_is_object(body)) {
+        json_decref(body);
+        body = NULL;
+        api_fail(e, API_TYPE, "Failed to deserialize the JSON body into the target type: expected a map");
+    }
+    buf_free(&x->body);
+    return body;
+}
+
+/* State is shared among requests of one key and one user id. */
+static void isolate(struct exchange *x, struct gen_request *g)
+{
+    if (x->key_id == 0)
+        return;
+    char *user = xasprintf("%" PRId64 "/%s", x->key_id, g->user);
+    free(g->user);
+    g->user = user;
+}
+
+static int fit(struct gen_request *g, int64_t context, struct api_error *e)
+{
+    int64_t n = (int64_t)g->prompt.n;
+    e->n_tokens = n;
+    e->max_tokens = context;
+    if (n >= context)
+        return api_fail(e, API_OVERFLOW,
+                        "This model's maximum context length is %" PRId64 " tokens. However, you requested %" PRId64
+                        " tokens (%" PRId64 " in the messages, %" PRId64 " in the completion). Please reduce the length of "
+                        "the messages or completion.", context, n + g->params.max_tokens, n, g->params.max_tokens);
+    if (g->params.max_tokens > context - n)
+        g->params.max_tokens = context - n;
+    return 0;
+}
+
+static bool is_ready(struct exchange *x, struct api_error *e)
+{
+    struct server *s = x->server;
+    if (s->closing)
+        api_fail(e, API_CLOSING, "The server is shutting down.");
+    else if (atomic_load(&s->engine) == NULL)
+        api_fail(e, API_LOADING, "The model is loading: %.1f %%.", atomic_load(&s->loading_permille) / 10.0);
+    return e->kind == API_FINE;
+}
+
+bool exchange_read(struct exchange *x, const json_t *body, struct gen_request *g, bool for_count, struct api_error *e)
+{
+    struct err why = {0};
+    if (x->route->dialect->read(&x->req, body, &x->server->env, e) != 0)
+        return false;
+    struct request_env env = *engine_env(atomic_load(&x->server->engine));
+    int64_t context = env.context_tokens;
+    env.context_tokens = INT64_MAX / 2; /* a prompt that is too long is counted, and refused below with both numbers */
+    int rc = request_parse(g, x->req.gen, &env, &why);
+    if (rc != HD_OK) {
+        api_fail(e, rc == HD_EARG || rc == HD_EUNSUPPORTED ? API_BAD : API_INTERNAL, "%s", why.msg);
+        return false;
+    }
+    json_decref(x->req.gen); /* the texts are tokens now */
+    x->req.gen = NULL;
+    if (!for_count && fit(g, context, e) != 0) {
+        gen_request_free(g);
+        return false;
+    }
+    isolate(x, g);
+    return true;
+}
+
+/* ---------------------------------------------------------------- running */
+
+/* In the engine's step thread. */
+static void on_notify(void *arg)
+{
+    struct exchange *x = arg;
+    uint64_t one = 1;
+    if (!atomic_exchange(&x->woken, true) && write(x->server->wake_fd, &one, sizeof one) < 0)
+        return; /* the counter is full: the loop is awake */
+}
+
+static void answer_begin(struct exchange *x)
+{
+    uint64_t random[3];
+    struct timespec now;
+    api_random(random, 3);
+    clock_gettime(CLOCK_REALTIME, &now);
+    api_answer_init(&x->answer, &x->server->env, &x->req);
+    x->answer.random = random[2];
+    x->answer.created = now.tv_sec;
+    x->route->dialect->make_id(&x->answer, random);
+}
+
+static void submit(struct exchange *x, struct gen_request *g, struct api_error *e)
+{
+    struct err why = {0};
+    answer_begin(x);
+    x->streams = x->req.stream;
+    x->status = 200;
+    x->content_type = x->streams ? "text/event-stream; charset=utf-8" : "application/json";
+    x->last_out_ns = now_ns();
+    int rc = engine_submit(atomic_load(&x->server->engine), g, on_notify, x, &x->job, &why);
+    if (rc != HD_OK) {
+        x->streams = false;
+        api_fail(e, rc == HD_ENOMEM ? API_BUSY : API_BAD, "%s", rc == HD_ENOMEM ? "The server is busy: too many requests "
+                 "are waiting. Please retry later." : why.msg);
+        return;
+    }
+    link_running(x);
+    http_watch(x);
+}
+
+void exchange_generate(struct exchange *x)
+{
+    struct gen_request g = {0};
+    struct api_error e = {0};
+    json_t *body = is_ready(x, &e) ? exchange_json(x, &e) : NULL;
+    if (body != NULL && exchange_read(x, body, &g, false, &e))
+        submit(x, &g, &e);
+    json_decref(body);
+    if (e.kind != API_FINE)
+        exchange_fail(x, &e);
+}
+
+void exchange_count(struct exchange *x)
+{
+    struct gen_request g = {0};
+    struct api_error e = {0};
+    json_t *body = is_ready(x, &e) ? exchange_json(x, &e) : NULL;
+    if (body != NULL)
+        exchange_read(x, body, &g, true, &e);
+    json_decref(body);
+    if (e.kind != API_FINE) {
+        exchange_fail(x, &e);
+        return;
+    }
+    out_open(&x->out, NULL, '{');
+    out_int(&x->out, "input_tokens", (int64_t)g.prompt.n);
+    out_close(&x->out, '}');
+    gen_request_free(&g);
+    exchange_reply_json(x);
+}
+
+/* ---------------------------------------------------------------- the end */
+
+static void log_line(const struct exchange *x)
+{
+    const struct api_answer *a = &x->answer;
+    struct buf line = {0};
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    out_open(&line, NULL, '{');
+    out_real(&line, "time", (double)now.tv_sec + (double)(now.tv_nsec / 1000000) / 1000);
+    out_str(&line, "request", x->request_id);
+    out_str(&line, "api", x->route->dialect->name);
+    out_bool(&line, "stream", x->req.stream);
+    out_int(&line, "prompt_tokens", a->usage.prompt_tokens);
+    out_int(&line, "cached_tokens", a->usage.reused_tokens);
+    out_int(&line, "completion_tokens", a->usage.completion_tokens);
+    out_int(&line, "reasoning_tokens", a->usage.reasoning_tokens);
+    out_str(&line, "finish", finish_name(a->finish));
+    out_real(&line, "queue_ms", (double)(a->usage.queue_ns / 1000) / 1000);
+    out_real(&line, "first_ms", x->first_ns == 0 ? 0 : (double)((x->first_ns - x->start_ns) / 1000) / 1000);
+    out_real(&line, "total_ms", (double)((now_ns() - x->start_ns) / 1000) / 1000);
+    if (a->why != NULL)
+        out_str(&line, "error", a->why);
+    buf_str(&line, "}\n");
+    if (write(x->server->o.log_fd, line.data, line.len) < 0)
+        x->server->o.log = false; /* nobody reads it any more */
+    buf_free(&line);
+}
+
+static void write_end(struct exchange *x)
+{
+    if (x->answer.finish == FINISH_ERROR) {
+        struct api_error e = {0};
+        api_fail(&e, API_INTERNAL, "The model could not finish this request.");
+        exchange_fail(x, &e);
+    } else if (x->streams)
+        api_answer_end(&x->answer, x->route->dialect->event, &x->out);
+    else
+        x->route->dialect->whole(&x->answer, &x->out);
+    x->whole = true;
+}
+
+static void finish(struct exchange *x)
+{
+    engine_release(&x->job);
+    unlink_running(x);
+    metrics_finish(x->server, x);
+    if (x->server->o.log)
+        log_line(x);
+    write_end(x);
+}
+
+void exchange_drain(struct exchange *x)
+{
+    struct gen_event ev;
+    bool ended = false;
+    if (!atomic_exchange(&x->woken, false))
+        return;
+    size_t before = x->out.len;
+    const struct tokenizer *t = engine_env(atomic_load(&x->server->engine))->tokenizer;
+    while (!ended && x->out.len - x->n_sent < OUT_BYTES_MAX && engine_next(x->job, &ev, 0) == 1) {
+        if (x->first_ns == 0 && ev.kind != GEN_PROMPT)
+            x->first_ns = now_ns();
+        ended = api_answer_take(&x->answer, &ev, t, x->streams ? x->route->dialect->event : NULL, &x->out);
+    }
+    if (ended)
+        finish(x);
+    if (x->out.len > before)
+        x->last_out_ns = now_ns();
+    if (x->whole && x->connection == NULL)
+        exchange_free(x);
+    else if (x->out.len > x->n_sent || x->whole)
+        http_wake(x);
+}
+
+void exchange_tick(struct exchange *x)
+{
+    if (x->connection == NULL || now_ns() - x->last_out_ns < KEEP_ALIVE_NS_S * UINT64_C(1000000000))
+        return;
+    bool begun = x->answer.usage.prompt_tokens > 0;
+    buf_str(&x->out, !x->streams ? "\n" : begun ? x->route->dialect->ping : ": keep-alive\n\n");
+    x->last_out_ns = now_ns();
+    http_wake(x);
+}
+
+void exchange_gone(struct exchange *x)
+{
+    if (x->job == NULL) {
+        if (x->connection == NULL)
+            exchange_free(x);
+        return;
+    }
+    if (!x->cancelled)
+        engine_cancel(x->job);
+    x->cancelled = true;
+    buf_clear(&x->out); /* nobody reads it */
+    x->n_sent = 0;
+    atomic_store(&x->woken, true);
+}
