@@ -8,7 +8,8 @@ static const double ttft_bounds[HISTOGRAM_BUCKETS] = {0.001, 0.005, 0.01, 0.02, 
                                                       0.25,  0.5,   0.75, 1,    2.5,  5,    10,   60};
 static const double tpot_bounds[HISTOGRAM_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1,
                                                       0.15,  0.2,    0.3,   0.4,  0.5,   0.75, 1,     2.5};
-static const double long_bounds[HISTOGRAM_BUCKETS] = {0.01, 0.05, 0.1, 0.3, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 900, 3600};
+static const double long_bounds[HISTOGRAM_BUCKETS] = {0.01, 0.05, 0.1, 0.3, 0.5, 1,   2.5, 5,
+                                                      10,   15,   30,  60,  120, 300, 900, 3600};
 
 void histogram_add(struct histogram *h, double v, const double *bounds)
 {

@@ -173,16 +173,16 @@ static void test_stop(void **state)
     char *stops[2] = {(char *)"world", (char *)"never"};
     p.stop = stops;
     p.n_stop = 2;
-    expect("Hello, world. More.", &p, "C:Hello, |END stop");
+    expect("Hello, world. More.", &p, "C:Hello, |END stopworld");
     expect("Hello, worl", &p, "C:Hello, worl|END stop"); /* held back, then shown */
     p.in_thinking = true; /* reasoning may hold a stop string */
-    expect("the world</think>the world", &p, "R:the world|C:the |END stop");
+    expect("the world</think>the world", &p, "R:the world|C:the |END stopworld");
     p.in_thinking = false;
     char *text = xasprintf("a wor%s", CALL); /* what was held back comes before the call */
     expect(text, &p, "C:a wor|S0:add|A0:{\"a\": 1}|E0|END tool_calls");
     free(text);
     p.raw = true;
-    expect("<think>the world", &p, "C:<think>the |END stop");
+    expect("<think>the world", &p, "C:<think>the |END stopworld");
 }
 
 static void test_length(void **state)
