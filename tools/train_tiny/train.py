@@ -155,6 +155,11 @@ def worker(rank, sh, m, cfg, out, ctl):
         frac = float(seen[0, 2]) / (cfg['minutes'] * 60)
         if frac >= 1 or ctl['stop'].item():
             break
+        if int(seen[rank, 0]) % 10 == 0:                   # the schedule may be changed while it runs
+            try:
+                cfg = json.load(open(cfg['path'])) | dict(path=cfg['path'])
+            except ValueError:
+                pass
         s = stage_at(cfg, frac)
         if frac >= cfg['round_from'] and Q is None:
             Q = quant.Quant(acts=False, kv=False, index=False)
@@ -274,7 +279,7 @@ def main():
     ap.add_argument('--minutes', type=float)
     ap.add_argument('--export', help='only write the checkpoint of RUN_DIR (or a fresh model) to this folder')
     a = ap.parse_args()
-    cfg = json.load(open(a.config))
+    cfg = json.load(open(a.config)) | dict(path=os.path.abspath(a.config))
     if a.minutes:
         cfg['minutes'] = a.minutes
     last = f'{a.run}/last.pt'
