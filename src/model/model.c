@@ -201,12 +201,12 @@ static int check_shapes(const struct model *m, struct err *e)
     const struct config *c = &m->w.cfg;
     if (m->numerics != NUM_EXACT && ((c->head_dim - c->rope_dim) % 64 != 0 || c->index_head_dim % 32 != 0))
         return err_set(e, HD_EUNSUPPORTED,
-                       "%s: head_dim %d - qk_rope_head_dim %d must be a multiple of 64 and index_head_dim %d of 32 for "
+                       "config.json: head_dim %d - qk_rope_head_dim %d must be a multiple of 64 and index_head_dim %d of 32 for "
                        "the FP8/FP4 caches of numerics %s; use exact",
-                       m->w.ckpt.dir, c->head_dim, c->rope_dim, c->index_head_dim, numerics_name(m->numerics));
+                       c->head_dim, c->rope_dim, c->index_head_dim, numerics_name(m->numerics));
     if (c->index_n_heads > INDEX_HEADS_MAX || (c->index_head_dim & (c->index_head_dim - 1)) != 0)
-        return err_set(e, HD_EUNSUPPORTED, "%s: index_n_heads %d above %d or index_head_dim %d not a power of two",
-                       m->w.ckpt.dir, c->index_n_heads, INDEX_HEADS_MAX, c->index_head_dim);
+        return err_set(e, HD_EUNSUPPORTED, "config.json: index_n_heads %d above %d or index_head_dim %d not a power of two",
+                       c->index_n_heads, INDEX_HEADS_MAX, c->index_head_dim);
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_ops *l = &m->layers[i];
         if (quantised(l->experts[0].w1.format) != quantised(l->shared.w1.format))
