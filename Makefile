@@ -59,7 +59,7 @@ BIN_OBJ := $(BIN_SRC:%.c=$(B)/%.o)
 SERVE_OBJ := $(SERVE_SRC:%.c=$(B)/%.o)
 
 # A test program is tests/SUITE/test_NAME.c; every one is linked with tests/util/*.c, cmocka and the whole library.
-SUITES  := unit check house fuzz cli golden tiny api e2e
+SUITES  := unit check house fuzz cli golden tiny api sim e2e
 TESTS   := $(patsubst %.c,$(B)/%,$(sort $(foreach s,$(SUITES),$(wildcard tests/$s/test_*.c))))
 UNIT    := $(filter $(B)/tests/unit/%,$(TESTS))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -206,6 +206,11 @@ $(PARITY_ENV)/ready: tests/parity/requirements.txt
 parity: all $(PARITY_ENV)/ready
 	@$(PARITY_ENV)/bin/python -B tests/parity/parity.py --program $(B)/hadal $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES))
 
+# The scheduler and the prefix cache in simulated worlds: make sim SEED=N STEPS=N.
+.PHONY: sim
+sim: $(B)/tests/sim/test_sim
+	@SEED=$(SEED) STEPS=$(STEPS) $(B)/tests/sim/test_sim
+
 # ---------------------------------------------------------------- sanitizers and fuzzing
 
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -255,6 +260,7 @@ help:
 	@echo 'make unit            the unit tests alone; make suite-NAME runs one of: $(SUITES)'
 	@echo 'make golden          compare with the numbers of the official code; GOLDEN=DIR for another folder of that format'
 	@echo 'make check, bench    every kernel at every instruction-set level (SEED=N repeats); their speeds'
+	@echo 'make sim             scheduler and prefix cache in simulated worlds; SEED=N STEPS=N runs one'
 	@echo 'make mutants         plant each bug of the catalogue in docs/TESTING.md: some test must fail'
 	@echo 'make parity          random tiny models against Hugging Face transformers and numpy (fetches Python packages); CASES=, SEED='
 	@echo 'make nightly         test, asan, tsan, mutants, the long tests and ten minutes of fuzzing per target'

@@ -5,109 +5,118 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---------------------------------------------------------------- jobs in and out of the running list */
+/* Part of the KV memory that holds window and compressor state at page ends. */
+#define TAIL_SHARE 0.25
 
-static void start_job(struct engine *e, struct job *j)
+/* ---------------------------------------------------------------- jobs in and out */
+
+static bool user_has_pages(void *engine, int user)
 {
-    struct err err = {0};
-    struct gen_usage *u = generation_usage(j->gen);
-    j->start_ns = now_ns();
-    u->queue_ns = j->start_ns - j->submit_ns;
-    u->prompt_tokens = j->n_prompt;
-    if (kept_take(e, j, &err) != HD_OK) {
-        generation_end(j->gen, FINISH_ERROR, err.msg);
-        return;
-    }
-    u->reused_tokens = j->n_fed;
-    struct gen_event ev = {.kind = GEN_PROMPT, .done = j->n_fed, .total = j->n_prompt, .reused = j->n_fed};
-    job_push(j, &ev);
+    const struct cache *c = &((struct engine *)engine)->cache;
+    return user < c->n_roots && c->roots[user] != CACHE_NONE;
 }
 
-static void admit(struct engine *e, struct job *j)
+static void take_in(struct engine *e)
 {
-    if (e->n_running == e->cap_running) { /* beyond max_running for cancelled jobs only */
-        e->cap_running *= 2;
-        e->running = xrealloc(e->running, (size_t)e->cap_running * sizeof *e->running);
-    }
-    e->running[e->n_running++] = j;
-}
-
-/* With the mutex held: moves waiting jobs over while there is room, and cancelled ones in any case. */
-static int admit_waiting(struct engine *e)
-{
-    int n_before = e->n_running;
-    for (struct job **p = &e->waiting; *p != NULL;) {
-        struct job *j = *p;
-        if (e->n_running >= e->max_running && !j->cancelled && !e->closing) {
-            p = &j->next;
-            continue;
-        }
-        *p = j->next;
-        e->n_waiting--;
-        admit(e, j);
-    }
-    for (e->waiting_end = &e->waiting; *e->waiting_end != NULL;)
-        e->waiting_end = &(*e->waiting_end)->next;
-    return n_before;
-}
-
-static void count_states(struct engine *e)
-{
-    e->stats.n_running = e->n_running;
-    e->stats.n_kept = e->n_kept;
-    e->stats.kept_tokens = 0;
-    for (int i = 0; i < e->n_kept; i++)
-        e->stats.kept_tokens += (int64_t)e->kept[i].tokens.n;
-}
-
-static void retire(struct engine *e, int i)
-{
-    struct job *j = e->running[i];
-    e->n_running--;
-    memmove(&e->running[i], &e->running[i + 1], (size_t)(e->n_running - i) * sizeof *e->running);
-    kept_put(e, j);
     pthread_mutex_lock(&e->mutex);
-    e->stats.reused_tokens += (uint64_t)generation_usage(j->gen)->reused_tokens;
-    count_states(e);
+    struct job *j = e->incoming, *next;
+    e->incoming = NULL;
+    e->incoming_end = &e->incoming;
+    e->n_waiting += e->n_incoming;
+    e->n_incoming = 0;
     pthread_mutex_unlock(&e->mutex);
+    for (; j != NULL; j = next) {
+        next = j->next;
+        j->next = NULL;
+        j->user = users_take(&e->users, j->user_name, user_has_pages, e);
+        users_begin_job(&e->users, j->user);
+        generation_usage(j->gen)->prompt_tokens = j->n_prompt;
+        state_hash(j);
+        job_list_add(&e->waiting, j);
+    }
+}
+
+static void publish(struct engine *e)
+{
+    struct engine_stats *s = &e->counts;
+    s->n_running = e->running.n;
+    s->n_kept = e->n_kept;
+    s->steps = e->n_steps;
+    s->kept_tokens = 0;
+    for (int i = 0; i < e->n_kept; i++)
+        s->kept_tokens += (int64_t)e->kept[i].tokens.n;
+    s->pages_total = e->runner.pages_total;
+    s->pages_free = engine_shares(e) ? e->runner.pages_free(e->runner.self) : 0;
+    s->pages_cached = e->cache.n_nodes - e->cache.n_free;
+    s->tails_cached = e->cache.n_tails;
+    s->pages_evicted = e->cache.n_evicted;
+    s->tails_evicted = e->cache.n_tails_evicted;
+    pthread_mutex_lock(&e->mutex);
+    e->stats = *s;
+    e->n_waiting = e->waiting.n;
+    pthread_mutex_unlock(&e->mutex);
+}
+
+/* The counts are published before the job's consumer hears of its end. */
+static void retire(struct engine *e, struct job *j)
+{
+    state_keep(e, j);
+    users_end_job(&e->users, j->user);
+    users_drop(&e->users, j->user);
+    e->n_retired++;
+    publish(e);
     job_retire(j);
 }
 
-static void retire_finished(struct engine *e)
+static void retire_finished(struct engine *e, struct job_list *l)
 {
-    for (int i = 0; i < e->n_running;)
-        if (generation_finish(e->running[i]->gen) == FINISH_NONE)
+    for (int i = 0; i < l->n;) {
+        struct job *j = l->at[i];
+        if (generation_finish(j->gen) == FINISH_NONE) {
             i++;
-        else
-            retire(e, i);
+            continue;
+        }
+        job_list_remove(l, i);
+        retire(e, j);
+    }
 }
 
-static bool is_cancelled(struct job *j)
+static void end_stopped(struct engine *e, struct job_list *l, uint64_t now)
 {
-    pthread_mutex_lock(&j->engine->mutex);
-    bool cancelled = j->cancelled || j->engine->closing;
-    pthread_mutex_unlock(&j->engine->mutex);
-    return cancelled;
+    for (int i = 0; i < l->n; i++) {
+        struct job *j = l->at[i];
+        pthread_mutex_lock(&e->mutex);
+        bool cancelled = j->cancelled || e->closing;
+        pthread_mutex_unlock(&e->mutex);
+        if (cancelled)
+            generation_end(j->gen, FINISH_CANCELLED, "");
+        else if (j->deadline_ns != 0 && now >= j->deadline_ns)
+            generation_end(j->gen, FINISH_ERROR, "the request's deadline has passed");
+    }
+    retire_finished(e, l);
 }
 
-static void end_cancelled(struct engine *e)
+void engine_round(struct engine *e)
 {
-    for (int i = 0; i < e->n_running; i++)
-        if (is_cancelled(e->running[i]))
-            generation_end(e->running[i]->gen, FINISH_CANCELLED, "");
-    retire_finished(e);
+    take_in(e);
+    uint64_t now = now_ns();
+    end_stopped(e, &e->waiting, now);
+    end_stopped(e, &e->running, now);
+    sched_admit(e);
+    publish(e);
+    engine_step(e);
+    retire_finished(e, &e->running);
+    publish(e);
 }
 
 /* Waits for work; false when the engine closes and nothing is left. */
-static bool next_round(struct engine *e, int *n_before)
+static bool has_work(struct engine *e)
 {
+    bool busy = e->waiting.n > 0 || e->running.n > 0;
     pthread_mutex_lock(&e->mutex);
-    count_states(e);
-    while (e->waiting == NULL && e->n_running == 0 && !e->closing)
+    while (e->incoming == NULL && !busy && !e->closing)
         pthread_cond_wait(&e->work, &e->mutex);
-    *n_before = admit_waiting(e);
-    count_states(e);
-    bool go = e->n_running > 0;
+    bool go = e->incoming != NULL || busy;
     pthread_mutex_unlock(&e->mutex);
     return go;
 }
@@ -115,15 +124,8 @@ static bool next_round(struct engine *e, int *n_before)
 static void *step_thread(void *arg)
 {
     struct engine *e = arg;
-    int n_before;
-    while (next_round(e, &n_before)) {
-        for (int i = n_before; i < e->n_running; i++)
-            if (!is_cancelled(e->running[i]))
-                start_job(e, e->running[i]);
-        end_cancelled(e);
-        engine_step(e);
-        retire_finished(e);
-    }
+    while (has_work(e))
+        engine_round(e);
     return NULL;
 }
 
@@ -133,6 +135,7 @@ void engine_options_init(struct engine_options *o)
 {
     *o = (struct engine_options){0};
     model_options_init(&o->model);
+    o->model.tail_share = TAIL_SHARE;
 }
 
 static int choose(int given, int otherwise)
@@ -140,21 +143,42 @@ static int choose(int given, int otherwise)
     return given > 0 ? given : otherwise;
 }
 
-static void engine_free(struct engine *e)
+void engine_destroy(struct engine *e)
 {
-    while (kept_drop_oldest(e))
-        ;
+    assert(e->waiting.n == 0 && e->running.n == 0);
+    states_free(e);
     sampler_close(&e->sampler);
     if (e->runner.close != NULL)
         e->runner.close(e->runner.self);
     tokenizer_close(&e->tokenizer);
-    free(e->running);
+    free(e->waiting.at);
+    free(e->running.at);
     free(e->items);
     free(e->item_job);
-    free(e->kept);
+    free(e->tails);
+    free(e->path);
     pthread_mutex_destroy(&e->mutex);
     pthread_cond_destroy(&e->work);
     free(e);
+}
+
+/* Every decoding job has its row in every step, and half of the rows are left for prompts. A single sequence must fit
+ * into all pages, so that a request can always be finished. */
+static void set_limits(struct engine *e, const struct engine_options *o)
+{
+    int rows = e->runner.max_rows, half = rows > 1 ? rows / 2 : 1;
+    int64_t context = o->context_tokens > 0 ? o->context_tokens : e->runner.max_tokens;
+    if (context > e->runner.max_tokens)
+        context = e->runner.max_tokens;
+    if (engine_shares(e) && context > e->runner.pages_total * CACHE_PAGE)
+        context = e->runner.pages_total * CACHE_PAGE;
+    e->env.context_tokens = context;
+    e->max_running = choose(o->max_running, 16);
+    if (e->max_running > half)
+        e->max_running = half;
+    e->max_waiting = choose(o->max_waiting, 256);
+    e->prefill_rows = choose(o->prefill_rows, rows >= 4 ? rows / 4 : 1);
+    e->max_kept = o->n_keep < 0 ? 0 : choose(o->n_keep, 8);
 }
 
 static struct engine *engine_alloc(struct runner r, const struct request_env *env, const struct engine_options *o)
@@ -162,39 +186,51 @@ static struct engine *engine_alloc(struct runner r, const struct request_env *en
     struct engine *e = xcalloc(1, sizeof *e);
     e->runner = r;
     e->env = *env;
-    e->env.context_tokens = o->context_tokens > 0 && o->context_tokens < r.max_tokens ? o->context_tokens : r.max_tokens;
-    e->max_running = choose(o->max_running, 16);
-    if (e->max_running > r.max_rows) /* every decoding job has its row in every step */
-        e->max_running = r.max_rows;
-    e->max_waiting = choose(o->max_waiting, 256);
-    e->max_kept = o->n_keep < 0 ? 0 : choose(o->n_keep, 8);
-    e->cap_running = e->max_running;
-    e->running = xcalloc((size_t)e->cap_running, sizeof *e->running);
+    if (o->no_cache)
+        e->runner.pages_total = 0;
+    set_limits(e, o);
+    e->cap_idle = e->max_running + e->max_kept;
     e->items = xcalloc((size_t)r.max_rows, sizeof *e->items);
     e->item_job = xcalloc((size_t)r.max_rows, sizeof *e->item_job);
+    e->tails = xcalloc(2 * (size_t)r.max_rows, sizeof *e->tails);
+    e->path = xcalloc((size_t)e->runner.pages_total + 1, sizeof *e->path);
     e->kept = xcalloc((size_t)e->max_kept + 1, sizeof *e->kept);
-    e->waiting_end = &e->waiting;
+    e->idle_seqs = xcalloc((size_t)e->cap_idle, sizeof *e->idle_seqs);
+    e->incoming_end = &e->incoming;
+    if (engine_shares(e))
+        cache_open(&e->cache, &e->runner);
     pthread_mutex_init(&e->mutex, NULL);
     pthread_cond_init(&e->work, NULL);
     return e;
 }
 
-int engine_open_runner(struct engine **out, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
-                       const struct engine_options *o, struct err *err)
+int engine_create(struct engine **out, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
+                  const struct engine_options *o, struct err *err)
 {
     assert(n_eos <= EOS_IDS_MAX && r.max_rows >= 1);
     struct engine *e = engine_alloc(r, env, o);
     memcpy(e->eos, eos, (size_t)n_eos * sizeof *eos);
     e->n_eos = n_eos;
     int rc = sampler_open(&e->sampler, r.n_vocab, err);
-    if (rc == HD_OK) {
-        int errnum = pthread_create(&e->thread, NULL, step_thread, e);
-        if (errnum != 0)
-            rc = err_sys(err, errnum, "cannot start the engine's thread");
-    }
     if (rc != HD_OK) {
-        engine_free(e);
+        engine_destroy(e);
         return rc;
+    }
+    *out = e;
+    return HD_OK;
+}
+
+int engine_open_runner(struct engine **out, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
+                       const struct engine_options *o, struct err *err)
+{
+    struct engine *e;
+    int rc = engine_create(&e, r, env, eos, n_eos, o, err);
+    if (rc != HD_OK)
+        return rc;
+    int errnum = pthread_create(&e->thread, NULL, step_thread, e);
+    if (errnum != 0) {
+        engine_destroy(e);
+        return err_sys(err, errnum, "cannot start the engine's thread");
     }
     *out = e;
     return HD_OK;
@@ -209,7 +245,7 @@ void engine_close(struct engine **e)
     pthread_cond_signal(&(*e)->work);
     pthread_mutex_unlock(&(*e)->mutex);
     pthread_join((*e)->thread, NULL);
-    engine_free(*e);
+    engine_destroy(*e);
     *e = NULL;
 }
 
@@ -227,7 +263,7 @@ void engine_read_stats(struct engine *e, struct engine_stats *s)
 {
     pthread_mutex_lock(&e->mutex);
     *s = e->stats;
-    s->n_waiting = e->n_waiting;
+    s->n_waiting = e->n_waiting + e->n_incoming;
     pthread_mutex_unlock(&e->mutex);
 }
 
@@ -257,9 +293,15 @@ static struct job *job_of_request(struct engine *e, struct gen_request *r)
     struct job *j = xcalloc(1, sizeof *j);
     j->engine = e;
     j->gen = generation_open(e->env.tokenizer, e->runner.n_vocab, e->eos, e->n_eos, &r->params, job_on_event, j);
-    j->user = r->user != NULL ? r->user : xstrdup("");
+    j->user_name = r->user != NULL ? r->user : xstrdup("");
     j->tokens = r->prompt;
     j->n_prompt = (int64_t)r->prompt.n;
+    j->max_tokens = r->params.max_tokens;
+    j->pin_tokens = r->pin_tokens;
+    j->priority = r->priority;
+    j->weight = r->weight > 0 ? r->weight : 1;
+    j->deadline_ns = r->deadline_ns;
+    j->node = CACHE_NONE;
     j->submit_ns = now_ns();
     r->user = NULL;
     r->prompt = (struct ids){0};
@@ -275,12 +317,13 @@ static int enqueue(struct engine *e, struct job *j, struct err *err)
 {
     int rc = HD_OK;
     pthread_mutex_lock(&e->mutex);
-    if (e->n_waiting >= e->max_waiting) {
-        rc = err_set(err, HD_ENOMEM, "%d requests are waiting already", e->n_waiting);
+    if (e->n_waiting + e->n_incoming >= e->max_waiting) {
+        rc = err_set(err, HD_ENOMEM, "%d requests are waiting already", e->n_waiting + e->n_incoming);
     } else {
-        *e->waiting_end = j;
-        e->waiting_end = &j->next;
-        e->n_waiting++;
+        *e->incoming_end = j;
+        e->incoming_end = &j->next;
+        e->n_incoming++;
+        j->number = e->n_submitted++;
         pthread_cond_signal(&e->work);
     }
     pthread_mutex_unlock(&e->mutex);

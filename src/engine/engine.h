@@ -5,7 +5,7 @@
  *   sampler     a pure function: (logits, sampling, position) -> token. No generator state anywhere.
  *   generation  one sequence's rules: chooses and accepts tokens, stops, parses the reply, emits events. No model, no
  *               thread; a scheduler owns as many as it likes and feeds each its own logits.
- *   engine      a model, its step thread, running and waiting jobs, and the KV state of finished ones for reuse.
+ *   engine      a model, its step thread, running and waiting jobs, and a prefix cache of the KV state of all of them.
  *
  * Threads: engine_submit, engine_next, engine_cancel and engine_release may be called from any thread (one thread at a
  * time per job); the model is touched by the step thread only.
@@ -114,7 +114,7 @@ enum gen_event_kind {
 
 struct gen_usage {
     int64_t prompt_tokens, reused_tokens; /* reused <= prompt */
-    int64_t differs_at;        /* first token of the prompt that no kept state had, -1 when there was none to compare */
+    int64_t differs_at;        /* first token of the prompt that no state of this user has; -1: the user has no state */
     int64_t completion_tokens; /* end token not counted */
     int64_t reasoning_tokens;  /* </think> not counted */
     uint64_t queue_ns, prompt_ns, completion_ns;
@@ -158,6 +158,10 @@ struct gen_request {
     struct ids prompt;
     struct gen_params params;
     char *user; /* state is reused among requests of the same user only; "" by default */
+    int priority;         /* waiting requests of higher priority start first, whoever they belong to */
+    double weight;        /* share of its user among users with work; 0: 1 */
+    uint64_t deadline_ns; /* by now_ns(); 0: none. Past it the request ends with FINISH_ERROR */
+    int64_t pin_tokens;   /* so many first tokens (a system prompt) are evicted after everything else */
 };
 void gen_request_free(struct gen_request *r);
 
@@ -194,6 +198,17 @@ struct runner {
     int (*seq_fork)(void *self, struct kv_seq *s, const struct kv_seq *from, struct err *e);
     int (*step)(void *self, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
     void (*close)(void *self); /* may be NULL */
+
+    /* Sharing of state; without it (pages_total 0) there is no prefix cache and the calls below may be NULL. */
+    int64_t pages_total, tails_total;
+    int64_t (*pages_free)(void *self);
+    void (*seq_clear)(void *self, struct kv_seq *s);
+    int (*seq_resume)(void *self, struct kv_seq *s, const int32_t *pages, int64_t n_pages, int32_t tail, struct err *e);
+    int32_t (*seq_page)(void *self, const struct kv_seq *s, int64_t i);
+    void (*page_ref)(void *self, int32_t page);
+    void (*page_unref)(void *self, int32_t page);
+    int32_t (*tail_take)(void *self);
+    void (*tail_give)(void *self, int32_t tail);
 };
 struct runner runner_of_model(struct model *m); /* close closes the model */
 
@@ -203,6 +218,8 @@ struct engine_options {
     int max_running;        /* jobs stepped together; 0: 16 */
     int max_waiting;        /* submit refuses beyond; 0: 256 */
     int n_keep;             /* KV states kept for reuse, up to two a job (end of prompt, end of reply); -1: none, 0: 8 */
+    int prefill_rows;       /* prompt rows in a step beside decodes; 0: a quarter of the model's rows */
+    bool no_cache;          /* no prefix cache */
 };
 void engine_options_init(struct engine_options *o);
 
@@ -235,8 +252,13 @@ void engine_release(struct job **j); /* cancels when still running; no events af
 struct engine_stats {
     int n_running, n_waiting, n_kept;
     int64_t kept_tokens;
+    int64_t pages_total, pages_free, pages_cached, tails_cached;
     uint64_t steps, prompt_tokens, reused_tokens, completion_tokens;
+    uint64_t recomputed_tokens; /* of requests that had to give their pages up and went on later */
+    uint64_t put_back, pages_evicted, tails_evicted;
 };
 void engine_read_stats(struct engine *e, struct engine_stats *s);
+/* Why a request reused no more than it did, as a sentence for the log and the API. */
+void gen_usage_explain(const struct gen_usage *u, char *out, size_t n);
 
 #endif

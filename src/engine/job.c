@@ -94,7 +94,8 @@ void job_free(struct job *j)
     pthread_cond_destroy(&j->more);
     generation_close(&j->gen);
     ids_free(&j->tokens);
-    free(j->user);
+    free(j->hashes);
+    free(j->user_name);
     free(j);
 }
 

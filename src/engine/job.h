@@ -1,11 +1,12 @@
 /* Jobs inside the engine: a request on its way, its event queue, and the KV states kept after jobs end.
  *
- * Who may touch what: `mutex` of the engine guards every job's queue and the fields so marked; all the rest of a job and
- * the kept states belong to the step thread once the job is queued. */
+ * Who may touch what: `mutex` of the engine guards every job's queue and the fields so marked; all the rest of a job, the
+ * waiting and running lists, the cache and the kept states belong to the step thread once the job is submitted. */
 #ifndef HADAL_ENGINE_JOB_H
 #define HADAL_ENGINE_JOB_H
 
-#include "engine/engine.h"
+#include "engine/cache.h"
+#include "engine/users.h"
 
 #include <pthread.h>
 
@@ -18,16 +19,31 @@ struct queued_event {
 struct job {
     struct engine *engine;
     struct generation *gen;
-    char *user;
+    char *user_name;
     struct ids tokens;  /* the prompt, then every accepted token */
-    int64_t n_prompt;
-    struct kv_seq *seq; /* NULL until the job starts */
-    int64_t n_fed;      /* tokens[0 .. n_fed) are in seq */
-    uint64_t submit_ns, start_ns, first_ns;
+    int64_t n_prompt, max_tokens, pin_tokens;
+    uint64_t number;    /* in order of arrival */
+    uint64_t submit_ns, start_ns, first_ns, deadline_ns;
+    int priority;
+    double weight;
+    int user;
     void (*notify)(void *arg);
     void *arg;
     struct queued_event *end; /* GEN_END waits until the job's sequence is given back */
-    struct job *next;   /* in the engine's waiting list */
+    struct job *next;   /* among the incoming */
+
+    struct kv_seq *seq; /* NULL while the job waits */
+    int64_t n_fed;      /* tokens[0 .. n_fed) are in seq */
+    int64_t n_fed_most; /* before it was put back: rows below are computed again */
+    int32_t node;       /* of the cache, at the last page end that seq has passed */
+    bool next_is_shared; /* the page that seq writes next is the cache's too: it will be copied */
+    int64_t match_depth; /* pages that the cache knew when the job started: where prompts part, a tail is worth most */
+    uint64_t *hashes;   /* of its complete pages */
+    int64_t n_hashes, cap_hashes;
+    uint64_t last_step; /* in which it had rows */
+    int n_rows;         /* in the step that is being planned */
+    bool put_back;      /* had to give its pages up, waits to go on */
+    uint64_t put_back_at; /* n_retired then: it goes on once another job has ended */
 
     /* guarded */
     struct queued_event *head, *tail;
@@ -36,12 +52,19 @@ struct job {
     bool cancelled, released, retired, notifying;
 };
 
-/* A state that was reached: the end of a prompt or of a reply. */
+/* A state that was reached: the end of a prompt or of a reply. Its complete pages are in the cache too; what is kept is the
+ * rest after them, and the way back. */
 struct kept {
     struct kv_seq *seq;
     struct ids tokens; /* that seq holds */
-    char *user;
-    uint64_t last_use;
+    int user;
+    int32_t node;
+    uint64_t last_use; /* by the cache's clock */
+};
+
+struct job_list {
+    struct job **at;
+    int n, cap;
 };
 
 struct engine {
@@ -50,27 +73,49 @@ struct engine {
     struct tokenizer *tokenizer;  /* owned when opened from a folder */
     struct request_env env;
     int32_t eos[EOS_IDS_MAX];
-    int n_eos, max_running, max_waiting;
+    int n_eos, max_running, max_waiting, prefill_rows;
     struct sampler *sampler;
     pthread_t thread;
 
     /* of the step thread */
-    struct job **running;         /* in order of arrival */
-    int n_running, cap_running;
+    struct users users;
+    struct cache cache;
+    struct job_list waiting, running; /* in order of arrival */
     struct step_item *items;      /* [max_rows], with the job of each */
     struct job **item_job;
+    int32_t *tails, *path;        /* of the step; of a sequence that goes on */
     struct kept *kept;
     int n_kept, max_kept;
-    uint64_t clock;
+    struct kv_seq **idle_seqs;    /* opened once, empty */
+    int n_idle, cap_idle;
+    uint64_t n_steps, n_retired;
+    struct engine_stats counts;   /* published after each round */
 
     pthread_mutex_t mutex;
     pthread_cond_t work;
     /* guarded */
-    struct job *waiting, **waiting_end;
-    int n_waiting;
+    struct job *incoming, **incoming_end;
+    int n_incoming, n_waiting;    /* n_waiting: of the waiting list, as last published */
+    uint64_t n_submitted;
     bool closing;
     struct engine_stats stats;
 };
+
+static inline bool engine_shares(const struct engine *e)
+{
+    return e->runner.pages_total > 0;
+}
+
+static inline int64_t pages_of(int64_t n_tokens)
+{
+    return (n_tokens + CACHE_PAGE - 1) / CACHE_PAGE;
+}
+
+/* engine.c */
+int engine_create(struct engine **e, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
+                  const struct engine_options *o, struct err *err); /* without the step thread */
+void engine_destroy(struct engine *e);
+void engine_round(struct engine *e); /* takes in, ends, admits, steps: what the step thread repeats */
 
 /* job.c */
 void job_push(struct job *j, const struct gen_event *ev); /* copies; wakes the consumer */
@@ -78,17 +123,32 @@ void job_on_event(void *job, const struct gen_event *ev);
 void job_retire(struct job *j); /* gives the end event out; from here on the job belongs to its consumer */
 void job_free(struct job *j);
 
-/* kept.c */
-/* Gives the job a sequence: a copy of a kept one that shares its beginning, or an empty one. Drops kept ones when memory
- * is short. */
-int kept_take(struct engine *e, struct job *j, struct err *err);
-void kept_put(struct engine *e, struct job *j); /* keeps the job's sequence, or closes it */
+/* state.c: KV state for jobs. */
+/* Gives the job a sequence: a copy of a kept one that it continues, one that goes on from the cache, or an empty one. */
+int state_take(struct engine *e, struct job *j, struct err *err);
+void state_keep(struct engine *e, struct job *j); /* at its end */
 /* Keeps a copy of the job's state at the end of its prompt: the next turn of a conversation that thinks has another text
  * from there on. Does nothing when memory is short. */
-void kept_copy_prompt(struct engine *e, const struct job *j);
-bool kept_drop_oldest(struct engine *e);        /* false when there was none */
+void state_keep_prompt(struct engine *e, const struct job *j);
+void state_drop(struct engine *e, struct job *j); /* its complete pages stay in the cache */
+bool state_drop_kept(struct engine *e);  /* the oldest; false when there was none */
+/* Frees pages: drops or evicts what was used least recently, at last merges pages. False when nothing is left. */
+bool state_make_room(struct engine *e);
+void state_hash(struct job *j);          /* page hashes of all its tokens */
+/* The sequence has passed page ends: the cache learns the pages. tails: of these page ends, in order. */
+void state_pass(struct engine *e, struct job *j, const int32_t *tails);
+void states_free(struct engine *e);
+
+/* sched.c: who runs, and how many rows. */
+bool job_decodes(const struct job *j);
+void sched_admit(struct engine *e);
+void sched_plan(struct engine *e); /* sets n_rows of the running jobs */
+bool sched_put_back_youngest(struct engine *e); /* false when only one runs */
+void job_list_add(struct job_list *l, struct job *j);
+void job_list_remove(struct job_list *l, int i);
 
 /* step.c */
 void engine_step(struct engine *e); /* one pass over the running jobs; ends those that are done */
+void job_start(struct engine *e, struct job *j);
 
 #endif

@@ -31,6 +31,49 @@ static int step(void *self, const struct step_item *items, int n_items, struct s
     return model_step(self, items, n_items, r, e);
 }
 
+static int64_t pages_free(void *self)
+{
+    return model_pages_free(self);
+}
+
+static void seq_clear(void *self, struct kv_seq *s)
+{
+    (void)self;
+    kv_seq_clear(s);
+}
+
+static int seq_resume(void *self, struct kv_seq *s, const int32_t *pages, int64_t n_pages, int32_t tail, struct err *e)
+{
+    (void)self;
+    return kv_seq_resume(s, pages, n_pages, tail, e);
+}
+
+static int32_t seq_page(void *self, const struct kv_seq *s, int64_t i)
+{
+    (void)self;
+    return kv_seq_page(s, i);
+}
+
+static void page_ref(void *self, int32_t page)
+{
+    kv_page_ref(self, page);
+}
+
+static void page_unref(void *self, int32_t page)
+{
+    kv_page_unref(self, page);
+}
+
+static int32_t tail_take(void *self)
+{
+    return kv_tail_take(self);
+}
+
+static void tail_give(void *self, int32_t tail)
+{
+    kv_tail_give(self, tail);
+}
+
 static void close_model(void *self)
 {
     struct model *m = self;
@@ -52,5 +95,15 @@ struct runner runner_of_model(struct model *m)
         .seq_fork = seq_fork,
         .step = step,
         .close = close_model,
+        .pages_total = model_pages_total(m),
+        .tails_total = model_tails_total(m),
+        .pages_free = pages_free,
+        .seq_clear = seq_clear,
+        .seq_resume = seq_resume,
+        .seq_page = seq_page,
+        .page_ref = page_ref,
+        .page_unref = page_unref,
+        .tail_take = tail_take,
+        .tail_give = tail_give,
     };
 }

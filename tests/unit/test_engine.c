@@ -417,15 +417,20 @@ static void test_out_of_memory(void **state)
     check_one(e, &small, 3, "", 0);
     check_one(e, &large, 3, "", 0); /* the kept state makes room */
     struct job *a = submit(e, &small, 60, ""), *b = submit(e, &large, 3, "");
-    finish_job(&b, &o); /* does not fit beside a: the one that came last fails, with the reason */
-    assert_int_equal(o.finish, FINISH_ERROR);
-    assert_non_null(strstr(o.error, "no pages"));
+    finish_job(&b, &o); /* does not fit beside a: the one that came last is put back and goes on when a has ended */
+    assert_int_equal(o.finish, FINISH_LENGTH);
+    expect_replay(&large, &o, 3);
     ids_free(&o.tokens);
     finish_job(&a, &o);
     assert_int_equal(o.finish, FINISH_LENGTH);
     expect_replay(&small, &o, 60);
     ids_free(&o.tokens);
     check_one(e, &large, 3, "z", 0);
+    f->most_held = 200;
+    a = submit(e, &large, 3, "y");
+    finish_job(&a, &o); /* does not fit alone: fails with the reason */
+    assert_int_equal(o.finish, FINISH_ERROR);
+    assert_non_null(strstr(o.error, "no pages"));
     ids_free(&small);
     ids_free(&large);
     engine_close(&e);

@@ -1,0 +1,346 @@
+#include "engine/cache.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* ---------------------------------------------------------------- opening, closing, hashing */
+
+void cache_open(struct cache *c, const struct runner *r)
+{
+    int32_t n = (int32_t)r->pages_total;
+    uint64_t buckets = 16;
+    while (buckets < 2 * (uint64_t)n)
+        buckets *= 2;
+    *c = (struct cache){.runner = *r, .n_nodes = n, .n_free = n, .mask = buckets - 1};
+    c->nodes = xcalloc((size_t)n, sizeof *c->nodes);
+    c->tokens = xcalloc((size_t)n * CACHE_PAGE, sizeof *c->tokens);
+    c->free_list = xcalloc((size_t)n, sizeof *c->free_list);
+    c->bucket = xcalloc(buckets, sizeof *c->bucket);
+    memset(c->bucket, 0xff, buckets * sizeof *c->bucket);
+    for (int32_t i = 0; i < n; i++)
+        c->free_list[i] = n - 1 - i;
+}
+
+void cache_close(struct cache *c)
+{
+    while (cache_evict_page(c))
+        ;
+    assert(c->n_free == c->n_nodes);
+    free(c->nodes);
+    free(c->tokens);
+    free(c->bucket);
+    free(c->free_list);
+    free(c->roots);
+    *c = (struct cache){0};
+}
+
+uint64_t cache_seed(int32_t user)
+{
+    return mix64((uint64_t)user + 1);
+}
+
+uint64_t cache_hash(uint64_t before, const int32_t *page_tokens)
+{
+    return XXH64(page_tokens, CACHE_PAGE * sizeof *page_tokens, before);
+}
+
+/* ---------------------------------------------------------------- finding */
+
+static const int32_t *tokens_of(const struct cache *c, int32_t node)
+{
+    return c->tokens + (size_t)node * CACHE_PAGE;
+}
+
+static int32_t find_child(const struct cache *c, int32_t user, int32_t parent, uint64_t hash, const int32_t *tokens)
+{
+    for (int32_t i = c->bucket[hash & c->mask]; i != CACHE_NONE; i = c->nodes[i].hash_next) {
+        const struct cache_node *n = &c->nodes[i];
+        if (n->hash == hash && n->user == user && n->parent == parent &&
+            memcmp(tokens_of(c, i), tokens, CACHE_PAGE * sizeof *tokens) == 0)
+            return i;
+    }
+    return CACHE_NONE;
+}
+
+static int32_t first_child(const struct cache *c, int32_t user, int32_t node)
+{
+    if (node != CACHE_NONE)
+        return c->nodes[node].child;
+    return user < c->n_roots ? c->roots[user] : CACHE_NONE;
+}
+
+/* How many of the tokens after `node` the best of its children has. */
+static int64_t common_below(const struct cache *c, int32_t user, int32_t node, const int32_t *tokens, int64_t n)
+{
+    int64_t best = 0;
+    n = n < CACHE_PAGE ? n : CACHE_PAGE;
+    for (int32_t i = first_child(c, user, node); i != CACHE_NONE; i = c->nodes[i].next) {
+        int64_t k = 0;
+        while (k < n && tokens_of(c, i)[k] == tokens[k])
+            k++;
+        best = k > best ? k : best;
+    }
+    return best;
+}
+
+struct cache_hit cache_find(const struct cache *c, int32_t user, const int32_t *tokens, int64_t n,
+                            const uint64_t *hashes)
+{
+    struct cache_hit hit = {.deepest = CACHE_NONE, .node = CACHE_NONE, .differs_at = -1};
+    int64_t at = 0;
+    if (first_child(c, user, CACHE_NONE) == CACHE_NONE)
+        return hit;
+    for (; at + CACHE_PAGE <= n; at += CACHE_PAGE) {
+        int32_t next = find_child(c, user, hit.deepest, hashes[at / CACHE_PAGE], tokens + at);
+        if (next == CACHE_NONE)
+            break;
+        hit.deepest = next;
+        if (c->nodes[next].tail != CACHE_NONE)
+            hit.node = next;
+    }
+    hit.differs_at = at + common_below(c, user, hit.deepest, tokens + at, n - at);
+    return hit;
+}
+
+void cache_pages(const struct cache *c, int32_t node, int32_t *out)
+{
+    for (; node != CACHE_NONE; node = c->nodes[node].parent)
+        out[c->nodes[node].depth - 1] = c->nodes[node].page;
+}
+
+/* ---------------------------------------------------------------- standing on nodes */
+
+int64_t cache_inactive_on_path(const struct cache *c, int32_t node)
+{
+    int64_t n = 0;
+    for (; node != CACHE_NONE && c->nodes[node].n_active == 0; node = c->nodes[node].parent)
+        n++;
+    return n; /* above an active node all are active */
+}
+
+void cache_enter(struct cache *c, int32_t node)
+{
+    for (; node != CACHE_NONE; node = c->nodes[node].parent)
+        c->n_inactive -= c->nodes[node].n_active++ == 0;
+}
+
+void cache_leave(struct cache *c, int32_t node)
+{
+    for (; node != CACHE_NONE; node = c->nodes[node].parent)
+        c->n_inactive += --c->nodes[node].n_active == 0;
+}
+
+void cache_touch(struct cache *c, int32_t node)
+{
+    uint64_t now = ++c->clock;
+    for (; node != CACHE_NONE; node = c->nodes[node].parent)
+        c->nodes[node].last_use = now;
+}
+
+int32_t cache_step_up(struct cache *c, int32_t node)
+{
+    c->n_inactive += --c->nodes[node].n_active == 0;
+    return c->nodes[node].parent;
+}
+
+/* ---------------------------------------------------------------- adding and removing */
+
+static int32_t *head_of(struct cache *c, int32_t user, int32_t parent)
+{
+    if (parent != CACHE_NONE)
+        return &c->nodes[parent].child;
+    if (user >= c->n_roots) {
+        c->roots = xrealloc(c->roots, (size_t)(user + 1) * sizeof *c->roots);
+        for (; c->n_roots <= user; c->n_roots++)
+            c->roots[c->n_roots] = CACHE_NONE;
+    }
+    return &c->roots[user];
+}
+
+static int32_t add_node(struct cache *c, int32_t user, int32_t parent, uint64_t hash, const int32_t *tokens)
+{
+    assert(c->n_free > 0); /* as many nodes as pages, and each holds another page */
+    int32_t i = c->free_list[--c->n_free], *head = head_of(c, user, parent);
+    c->nodes[i] = (struct cache_node){.parent = parent, .child = CACHE_NONE, .next = *head, .prev = CACHE_NONE,
+                                      .user = user, .tail = CACHE_NONE, .hash = hash, .used = true,
+                                      .depth = parent == CACHE_NONE ? 1 : c->nodes[parent].depth + 1,
+                                      .hash_next = c->bucket[hash & c->mask]};
+    if (*head != CACHE_NONE)
+        c->nodes[*head].prev = i;
+    *head = i;
+    c->bucket[hash & c->mask] = i;
+    if (parent != CACHE_NONE)
+        c->nodes[parent].n_children++;
+    memcpy(c->tokens + (size_t)i * CACHE_PAGE, tokens, CACHE_PAGE * sizeof *tokens);
+    c->n_inactive++;
+    return i;
+}
+
+int32_t cache_step_down(struct cache *c, int32_t user, int32_t parent, uint64_t hash, const int32_t *tokens,
+                        int32_t page, int32_t tail)
+{
+    int32_t i = find_child(c, user, parent, hash, tokens);
+    if (i == CACHE_NONE) {
+        i = add_node(c, user, parent, hash, tokens);
+        c->runner.page_ref(c->runner.self, page);
+        c->nodes[i].page = page;
+    }
+    struct cache_node *n = &c->nodes[i];
+    if (n->tail == CACHE_NONE) {
+        n->tail = tail;
+        c->n_tails += tail != CACHE_NONE;
+    } else if (tail != CACHE_NONE) {
+        c->runner.tail_give(c->runner.self, tail);
+    }
+    c->n_inactive -= n->n_active++ == 0;
+    n->last_use = ++c->clock;
+    return i;
+}
+
+void cache_replace_page(struct cache *c, int32_t node, int32_t page)
+{
+    int32_t old = c->nodes[node].page;
+    if (old == page)
+        return;
+    c->runner.page_ref(c->runner.self, page);
+    c->runner.page_unref(c->runner.self, old);
+    c->nodes[node].page = page;
+}
+
+void cache_pin(struct cache *c, int32_t node)
+{
+    for (; node != CACHE_NONE && !c->nodes[node].pinned && c->n_pinned < c->n_nodes / 2; node = c->nodes[node].parent) {
+        c->nodes[node].pinned = true;
+        c->n_pinned++;
+    }
+}
+
+static void remove_from_bucket(struct cache *c, int32_t i)
+{
+    int32_t *p = &c->bucket[c->nodes[i].hash & c->mask];
+    while (*p != i)
+        p = &c->nodes[*p].hash_next;
+    *p = c->nodes[i].hash_next;
+}
+
+static void remove_node(struct cache *c, int32_t i)
+{
+    struct cache_node *n = &c->nodes[i];
+    assert(n->n_children == 0 && n->n_active == 0);
+    remove_from_bucket(c, i);
+    *(n->prev == CACHE_NONE ? head_of(c, n->user, n->parent) : &c->nodes[n->prev].next) = n->next;
+    if (n->next != CACHE_NONE)
+        c->nodes[n->next].prev = n->prev;
+    if (n->parent != CACHE_NONE)
+        c->nodes[n->parent].n_children--;
+    if (n->tail != CACHE_NONE)
+        c->runner.tail_give(c->runner.self, n->tail);
+    c->runner.page_unref(c->runner.self, n->page);
+    c->n_inactive--;
+    c->n_pinned -= n->pinned;
+    c->n_tails -= n->tail != CACHE_NONE;
+    *n = (struct cache_node){0};
+    c->free_list[c->n_free++] = i;
+}
+
+/* ---------------------------------------------------------------- eviction */
+
+static int32_t oldest_leaf(const struct cache *c)
+{
+    int32_t best = CACHE_NONE;
+    for (int32_t i = 0; i < c->n_nodes && c->n_inactive > 0; i++) {
+        const struct cache_node *n = &c->nodes[i], *b = &c->nodes[best == CACHE_NONE ? i : best];
+        if (!n->used || n->n_children > 0 || n->n_active > 0)
+            continue;
+        if (best == CACHE_NONE || n->pinned < b->pinned || (n->pinned == b->pinned && n->last_use < b->last_use))
+            best = i;
+    }
+    return best;
+}
+
+bool cache_evict_page(struct cache *c)
+{
+    int32_t i = oldest_leaf(c);
+    if (i == CACHE_NONE)
+        return false;
+    remove_node(c, i);
+    c->n_evicted++;
+    return true;
+}
+
+uint64_t cache_oldest_use(const struct cache *c)
+{
+    int32_t i = oldest_leaf(c);
+    return i == CACHE_NONE ? UINT64_MAX : c->nodes[i].last_use;
+}
+
+/* What a tail is worth: where branches part and where chains end hits are likely; inside a chain the deeper a power of
+ * two divides the depth the longer it stays, so that a thinned chain keeps points to go on from all along. */
+static int tail_class(const struct cache_node *n)
+{
+    return n->n_children == 1 ? 0 : n->n_children > 1 ? 1 : 2;
+}
+
+static bool tail_before(const struct cache_node *a, const struct cache_node *b)
+{
+    if (tail_class(a) != tail_class(b))
+        return tail_class(a) < tail_class(b);
+    if (tail_class(a) == 0 && __builtin_ctz((unsigned)a->depth) != __builtin_ctz((unsigned)b->depth))
+        return __builtin_ctz((unsigned)a->depth) < __builtin_ctz((unsigned)b->depth);
+    return a->last_use < b->last_use;
+}
+
+int32_t cache_take_tail(struct cache *c, bool evict)
+{
+    int32_t tail = c->runner.tail_take(c->runner.self), best = CACHE_NONE;
+    if (tail >= 0 || !evict)
+        return tail >= 0 ? tail : CACHE_NONE;
+    for (int32_t i = 0; i < c->n_nodes; i++) {
+        const struct cache_node *n = &c->nodes[i];
+        if (n->used && n->tail != CACHE_NONE && !n->pinned &&
+            (best == CACHE_NONE || tail_before(n, &c->nodes[best])))
+            best = i;
+    }
+    if (best == CACHE_NONE)
+        return CACHE_NONE;
+    tail = c->nodes[best].tail;
+    c->nodes[best].tail = CACHE_NONE;
+    c->n_tails--;
+    c->n_tails_evicted++;
+    return tail;
+}
+
+/* ---------------------------------------------------------------- checks */
+
+static void check_node(const struct cache *c, int32_t i)
+{
+    const struct cache_node *n = &c->nodes[i];
+    int32_t n_children = 0, n_active = 0;
+    for (int32_t k = n->child; k != CACHE_NONE; k = c->nodes[k].next, n_children++) {
+        assert(c->nodes[k].used && c->nodes[k].parent == i && c->nodes[k].depth == n->depth + 1);
+        assert(c->nodes[k].user == n->user);
+        n_active += c->nodes[k].n_active;
+    }
+    assert(n->n_children == n_children && n->n_active >= n_active);
+    assert(find_child(c, n->user, n->parent, n->hash, tokens_of(c, i)) == i);
+    uint64_t before = n->parent == CACHE_NONE ? cache_seed(n->user) : c->nodes[n->parent].hash;
+    assert(n->hash == cache_hash(before, tokens_of(c, i)));
+}
+
+void cache_check(const struct cache *c)
+{
+    int32_t n_used = 0, n_inactive = 0, n_pinned = 0, n_tails = 0;
+    for (int32_t i = 0; i < c->n_nodes; i++) {
+        if (!c->nodes[i].used)
+            continue;
+        n_used++;
+        n_inactive += c->nodes[i].n_active == 0;
+        n_pinned += c->nodes[i].pinned;
+        n_tails += c->nodes[i].tail != CACHE_NONE;
+        check_node(c, i);
+    }
+    assert(n_used + c->n_free == c->n_nodes);
+    assert(n_inactive == c->n_inactive && n_pinned == c->n_pinned && n_tails == c->n_tails);
+}

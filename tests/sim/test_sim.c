@@ -1,0 +1,363 @@
+/* The real scheduler, cache and job handling over a device without mathematics, in seeded worlds: random arrivals that
+ * share beginnings, conversations that go on, cancels, releases, deadlines, failing steps, few pages, few tails.
+ *
+ * After every round: each page's references are those of sequences and cache nodes, no more and no fewer; tails belong to
+ * one node each; no job is starved; idle sequences hold nothing. At each job's end: its tokens are those of greedy
+ * decoding alone, its usage counts them, and it ended once. SEED=N STEPS=N repeats a failure (`make sim`). */
+#include "engine/job.h"
+#include "fake_device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { JOBS_MAX = 24, N_TEXTS = 6, N_USERS = 4, TEXT_MAX = 1500, DRAIN_ROUNDS_MAX = 100000 };
+
+struct watched {
+    struct job *job; /* NULL: free place */
+    struct ids prompt, got;
+    int64_t max_tokens;
+    bool cancelled, limited; /* may end early: by us; by a deadline */
+};
+
+struct world {
+    struct rng rng;
+    uint64_t seed, step;
+    struct fake_device device;
+    struct engine *engine;
+    struct watched jobs[JOBS_MAX];
+    struct ids text[N_TEXTS]; /* what prompts begin with; replies extend them now and then */
+    int64_t context;
+    bool faults;
+    int long_replies; /* one in so many */
+    uint64_t n_submitted, n_ended, n_failed_steps, n_reused, n_refused, put_back, evicted, tails_evicted;
+};
+
+static struct tokenizer *tokenizer;
+
+static void die(const struct world *w, const char *what)
+{
+    printf("not ok - %s: SEED=%llu STEPS=%llu\n", what, (unsigned long long)w->seed, (unsigned long long)w->step + 1);
+    exit(1);
+}
+
+#define MUST(w, cond) ((cond) ? (void)0 : die(w, #cond))
+
+static int below(struct world *w, int n)
+{
+    return (int)rng_below(&w->rng, (uint32_t)n);
+}
+
+static void add_random(struct world *w, struct ids *v, int n)
+{
+    for (int i = 0; i < n; i++)
+        ids_add(v, 10 + below(w, FAKE_VOCAB - 10));
+}
+
+/* ---------------------------------------------------------------- the world's events */
+
+static void make_prompt(struct world *w, struct ids *p)
+{
+    const struct ids *t = &w->text[below(w, N_TEXTS)];
+    int64_t n = below(w, 3) == 0 ? below(w, (int)t->n + 1) : (int64_t)t->n;
+    if (below(w, 3) == 0)
+        n = n / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+    for (int64_t i = 0; i < n && (int64_t)p->n < w->context - 2; i++)
+        ids_add(p, t->data[i]);
+    int more = below(w, 4) == 0 ? 0 : below(w, 5) == 0 ? below(w, 400) : below(w, 20);
+    if ((int64_t)p->n + more > w->context - 2)
+        more = 0;
+    add_random(w, p, more);
+    if (p->n == 0)
+        add_random(w, p, 1);
+}
+
+static void submit(struct world *w)
+{
+    struct watched *x = NULL;
+    for (int i = 0; i < JOBS_MAX && x == NULL; i++)
+        x = w->jobs[i].job == NULL ? &w->jobs[i] : NULL;
+    if (x == NULL)
+        return;
+    char user[2] = {(char)('a' + below(w, N_USERS)), 0};
+    struct gen_request r = {.user = xstrdup(user), .priority = below(w, 8) == 0, .weight = 1 + below(w, 3)};
+    struct err e = {0};
+    *x = (struct watched){.max_tokens = 1 + (below(w, w->long_replies) == 0 ? below(w, 900) : below(w, 40))};
+    make_prompt(w, &x->prompt);
+    for (size_t i = 0; i < x->prompt.n; i++)
+        ids_add(&r.prompt, x->prompt.data[i]);
+    r.params = (struct gen_params){.max_tokens = x->max_tokens, .raw = true, .logprobs = true};
+    sampling_init(&r.params.sampling);
+    r.params.sampling.temperature = 0;
+    r.pin_tokens = below(w, 10) == 0 ? below(w, (int)x->prompt.n + 1) : 0;
+    x->limited = below(w, 20) == 0;
+    r.deadline_ns = x->limited ? now_ns() + (uint64_t)below(w, 400000) : 0;
+    if (engine_submit(w->engine, &r, NULL, NULL, &x->job, &e) == HD_OK) {
+        w->n_submitted++;
+        return;
+    }
+    MUST(w, e.code == HD_ENOMEM);
+    w->n_refused++;
+    ids_free(&x->prompt);
+    *x = (struct watched){0};
+}
+
+static void forget(struct watched *x)
+{
+    engine_release(&x->job);
+    ids_free(&x->prompt);
+    ids_free(&x->got);
+    *x = (struct watched){0};
+}
+
+static void disturb(struct world *w)
+{
+    struct watched *x = &w->jobs[below(w, JOBS_MAX)];
+    if (x->job == NULL)
+        return;
+    if (below(w, 2) == 0) {
+        engine_cancel(x->job);
+        x->cancelled = true;
+    } else {
+        forget(x); /* without looking at its end */
+        w->n_ended++;
+    }
+}
+
+/* ---------------------------------------------------------------- what must be true of a job */
+
+static void check_tokens(struct world *w, const struct watched *x, const struct gen_event *end)
+{
+    struct ids all = {0};
+    for (size_t i = 0; i < x->prompt.n; i++)
+        ids_add(&all, x->prompt.data[i]);
+    for (size_t i = 0; i < x->got.n; i++) {
+        MUST(w, x->got.data[i] == fake_next(all.data, (int64_t)all.n));
+        ids_add(&all, x->got.data[i]);
+    }
+    int64_t room = w->context - (int64_t)x->prompt.n, most = x->max_tokens < room ? x->max_tokens : room;
+    if (end->finish == FINISH_STOP)
+        MUST(w, fake_next(all.data, (int64_t)all.n) == FAKE_EOS);
+    else if (end->finish == FINISH_LENGTH)
+        MUST(w, (int64_t)x->got.n == most);
+    else if (end->finish == FINISH_CANCELLED)
+        MUST(w, x->cancelled);
+    else if (!x->limited && !w->faults)
+        die(w, end->text);
+    else
+        MUST(w, end->finish == FINISH_ERROR && (x->limited || w->faults));
+    if (below(w, 4) == 0 && all.n < TEXT_MAX) { /* the conversation goes on from here */
+        int i = below(w, N_TEXTS);
+        ids_free(&w->text[i]);
+        w->text[i] = all;
+        return;
+    }
+    ids_free(&all);
+}
+
+static void check_end(struct world *w, struct watched *x, const struct gen_event *end)
+{
+    const struct gen_usage *u = &end->usage;
+    struct gen_event after;
+    MUST(w, u->prompt_tokens == (int64_t)x->prompt.n);
+    MUST(w, u->completion_tokens == (int64_t)x->got.n);
+    MUST(w, u->reused_tokens >= 0 && u->reused_tokens < u->prompt_tokens);
+    MUST(w, u->differs_at <= u->prompt_tokens);
+    MUST(w, u->reused_tokens <= (u->differs_at < 0 ? 0 : u->differs_at));
+    check_tokens(w, x, end);
+    MUST(w, engine_next(x->job, &after, 0) == 0); /* once */
+    w->n_reused += (uint64_t)u->reused_tokens;
+    w->n_ended++;
+    forget(x);
+}
+
+static void take_events(struct world *w)
+{
+    for (int i = 0; i < JOBS_MAX; i++) {
+        struct watched *x = &w->jobs[i];
+        struct gen_event ev;
+        while (x->job != NULL && engine_next(x->job, &ev, 0) == 1) {
+            if (ev.kind == GEN_TOKEN)
+                ids_add(&x->got, ev.token);
+            else if (ev.kind == GEN_END)
+                check_end(w, x, &ev);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- what must be true of the engine */
+
+static void count_seq(struct world *w, const struct kv_seq *s, int *refs)
+{
+    for (int64_t i = 0; i < s->n_pages; i++) {
+        MUST(w, s->pages[i] >= 0 && s->pages[i] < w->device.n_pages);
+        refs[s->pages[i]]++;
+    }
+}
+
+static void check_pages(struct world *w)
+{
+    const struct engine *e = w->engine;
+    int refs[FAKE_PAGES_MAX] = {0}, tails[FAKE_PAGES_MAX] = {0}, n_free = 0, n_tails = 0;
+    for (int i = 0; i < e->running.n; i++)
+        count_seq(w, e->running.at[i]->seq, refs);
+    for (int i = 0; i < e->n_kept; i++)
+        count_seq(w, e->kept[i].seq, refs);
+    for (int i = 0; i < e->n_idle; i++)
+        MUST(w, e->idle_seqs[i]->n_pages == 0);
+    for (int i = 0; i < e->cache.n_nodes; i++) {
+        const struct cache_node *n = &e->cache.nodes[i];
+        if (!n->used)
+            continue;
+        MUST(w, n->page >= 0 && n->page < w->device.n_pages);
+        refs[n->page]++;
+        if (n->tail != CACHE_NONE)
+            MUST(w, n->tail < w->device.n_tails && tails[n->tail]++ == 0);
+        n_tails += n->tail != CACHE_NONE;
+    }
+    for (int i = 0; i < w->device.n_pages; i++) {
+        MUST(w, refs[i] == w->device.pages[i].n_refs);
+        n_free += refs[i] == 0;
+    }
+    MUST(w, n_free == w->device.n_free && n_tails == w->device.n_tails - w->device.n_tails_free);
+    MUST(w, e->running.n + e->n_kept + e->n_idle == w->device.n_open);
+}
+
+static void check_job(struct world *w, const struct job *j, bool stepped)
+{
+    const struct engine *e = w->engine;
+    uint64_t since = e->n_steps - j->last_step;
+    MUST(w, j->seq != NULL && j->seq->n_tokens == j->n_fed);
+    int64_t depth = j->node == CACHE_NONE ? 0 : e->cache.nodes[j->node].depth;
+    MUST(w, depth == j->n_fed / KV_PAGE_TOKENS);
+    for (int32_t i = j->node; i != CACHE_NONE; i = e->cache.nodes[i].parent)
+        MUST(w, e->cache.nodes[i].user == j->user && e->cache.nodes[i].n_active > 0);
+    if (job_decodes(j) && stepped)
+        MUST(w, since == 0);
+    MUST(w, since <= (uint64_t)e->max_running);
+}
+
+static void check_engine(struct world *w, bool stepped)
+{
+    const struct engine *e = w->engine;
+    check_pages(w);
+    cache_check(&e->cache);
+    MUST(w, e->running.n <= e->max_running);
+    for (int i = 0; i < e->running.n; i++)
+        check_job(w, e->running.at[i], stepped);
+    int n_jobs = 0, n_refs = e->running.n + e->waiting.n + e->n_kept;
+    for (int i = 0; i < e->users.n; i++) {
+        n_jobs += e->users.list[i].n_jobs;
+        n_refs -= e->users.list[i].n_refs;
+    }
+    MUST(w, n_jobs == e->running.n + e->waiting.n && n_refs == 0);
+}
+
+static void round_once(struct world *w)
+{
+    uint64_t before = w->engine->n_steps;
+    if (w->faults && below(w, 300) == 0)
+        w->device.fail_code = below(w, 3) > 0 ? HD_ENOMEM : HD_EIO;
+    w->n_failed_steps += w->device.fail_code != 0;
+    engine_round(w->engine);
+    take_events(w);
+    check_engine(w, w->engine->n_steps > before);
+}
+
+/* ---------------------------------------------------------------- a life */
+
+static void open_world(struct world *w, uint64_t seed)
+{
+    static const int row_counts[] = {1, 2, 8, 64, 200, 512};
+    static const int32_t eos[1] = {FAKE_EOS};
+    struct request_env env = {.tokenizer = tokenizer, .n_vocab = FAKE_VOCAB};
+    *w = (struct world){.rng = {seed}, .seed = seed};
+    fake_device_init(&w->device, 4 + below(w, 80), below(w, 3) == 0 ? below(w, 4) : below(w, 100),
+                     row_counts[below(w, (int)COUNT_OF(row_counts))]);
+    w->context = w->device.n_pages * KV_PAGE_TOKENS;
+    w->context = w->context < 2200 ? w->context : 2200;
+    struct engine_options o = {.max_running = 1 + below(w, 8), .max_waiting = 2 + below(w, 20), .n_keep = below(w, 4) - 1,
+                               .prefill_rows = below(w, 2) == 0 ? 0 : 1 + below(w, 64)};
+    w->faults = below(w, 2) == 0;
+    w->long_replies = 1 + below(w, 8);
+    if (engine_create(&w->engine, fake_runner(&w->device, w->context), &env, eos, 1, &o, NULL) != HD_OK)
+        die(w, "engine_create");
+    for (int i = 0; i < N_TEXTS; i++)
+        add_random(w, &w->text[i], below(w, 3) == 0 ? KV_PAGE_TOKENS * (1 + below(w, 8)) : 1 + below(w, 1000));
+}
+
+static bool all_ended(const struct world *w)
+{
+    for (int i = 0; i < JOBS_MAX; i++)
+        if (w->jobs[i].job != NULL)
+            return false;
+    return w->engine->running.n == 0 && w->engine->waiting.n == 0;
+}
+
+static void close_world(struct world *w)
+{
+    for (int i = 0; !all_ended(w); i++) {
+        if (i == DRAIN_ROUNDS_MAX)
+            die(w, "some job never ends");
+        round_once(w);
+    }
+    MUST(w, w->n_submitted == w->n_ended && w->device.n_out_of_pages == 0);
+    w->put_back = w->engine->counts.put_back;
+    w->evicted = w->engine->cache.n_evicted;
+    w->tails_evicted = w->engine->cache.n_tails_evicted;
+    engine_destroy(w->engine);
+    MUST(w, w->device.closed);
+    fake_device_free(&w->device);
+    for (int i = 0; i < N_TEXTS; i++)
+        ids_free(&w->text[i]);
+}
+
+static void live(struct world *w, uint64_t steps)
+{
+    int rate = 1 + below(w, 12), trouble = 20 + below(w, 200);
+    for (w->step = 0; w->step < steps; w->step++) {
+        if (below(w, rate) == 0)
+            submit(w);
+        if (below(w, trouble) == 0)
+            disturb(w);
+        round_once(w);
+    }
+    close_world(w);
+}
+
+static uint64_t number_from(const char *name, uint64_t otherwise)
+{
+    const char *s = getenv(name);
+    return s != NULL && *s != 0 ? strtoull(s, NULL, 10) : otherwise;
+}
+
+int main(void)
+{
+    enum { N_WORLDS = 40, STEPS = 2000 };
+    uint64_t seed = number_from("SEED", 0), steps = number_from("STEPS", STEPS), n = seed == 0 ? N_WORLDS : 1;
+    struct err e = {0};
+    if (tokenizer_open(&tokenizer, "models/tiny", &e) != HD_OK) {
+        printf("not ok - %s\n", e.msg);
+        return 1;
+    }
+    uint64_t jobs = 0, reused = 0, put_back = 0, evicted = 0, failed = 0, tails = 0;
+    static struct world w;
+    for (uint64_t i = 0; i < n; i++) {
+        open_world(&w, seed == 0 ? i + 1 : seed);
+        live(&w, steps);
+        jobs += w.n_submitted;
+        reused += w.n_reused;
+        failed += w.n_failed_steps;
+        put_back += w.put_back;
+        evicted += w.evicted;
+        tails += w.tails_evicted;
+    }
+    tokenizer_close(&tokenizer);
+    printf("# %llu worlds of %llu rounds: %llu jobs, %llu tokens reused, %llu put back, %llu pages and %llu tails "
+           "evicted, %llu steps failed\n", (unsigned long long)n, (unsigned long long)steps, (unsigned long long)jobs,
+           (unsigned long long)reused, (unsigned long long)put_back, (unsigned long long)evicted,
+           (unsigned long long)tails, (unsigned long long)failed);
+    bool all_seen = seed != 0 || (reused > 0 && put_back > 0 && evicted > 0 && tails > 0 && failed > 0);
+    printf("%sok - %s\n", all_seen ? "" : "not ", all_seen ? "simulated worlds" : "something never happened");
+    return all_seen ? 0 : 1;
+}
