@@ -16,7 +16,7 @@ static uint64_t mix_token(uint64_t state, int32_t token)
 static int32_t token_of(uint64_t from_state, uint64_t from_pages)
 {
     uint64_t h = mix64(from_state ^ (from_pages << 1));
-    return h % 97 == 0 ? FAKE_EOS : 10 + (int32_t)((h >> 8) % (FAKE_VOCAB - 10));
+    return h % 701 == 0 ? FAKE_EOS : 10 + (int32_t)((h >> 8) % (FAKE_VOCAB - 10));
 }
 
 int32_t fake_next(const int32_t *tokens, int64_t n)
