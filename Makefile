@@ -193,12 +193,12 @@ golden: $(B)/tests/golden/test_golden
 	@B=$(B) $(B)/tests/golden/test_golden $(GOLDEN)
 
 # Exact numerics on random tiny models against Hugging Face transformers and the numpy reference; CASES=N, SEED=N.
-# The Python packages live in build/parity-env (a torch that is already installed is used, CPU only otherwise).
+# The Python packages live in build/parity-env (a torch 2.13.0 that is already installed is used).
 PARITY_ENV := build/parity-env
 $(PARITY_ENV)/ready: tests/parity/requirements.txt
 	python3 -m venv --system-site-packages $(PARITY_ENV)
 	$(PARITY_ENV)/bin/python -c 'import torch; assert torch.__version__.split("+")[0] == "2.13.0"' 2>/dev/null || \
-	    $(PARITY_ENV)/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+	    $(PARITY_ENV)/bin/pip install -q torch==2.13.0
 	$(PARITY_ENV)/bin/pip install -q -r $<
 	@touch $@
 

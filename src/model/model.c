@@ -201,8 +201,8 @@ static int check_shapes(const struct model *m, struct err *e)
     const struct config *c = &m->w.cfg;
     if (m->numerics != NUM_EXACT && ((c->head_dim - c->rope_dim) % 64 != 0 || c->index_head_dim % 32 != 0))
         return err_set(e, HD_EUNSUPPORTED,
-                       "config.json: head_dim %d - qk_rope_head_dim %d must be a multiple of 64 and index_head_dim %d of 32 for "
-                       "the FP8/FP4 caches of numerics %s; use exact",
+                       "config.json: head_dim %d - qk_rope_head_dim %d must be a multiple of 64 and index_head_dim %d "
+                       "of 32 for the FP8/FP4 caches of numerics %s; use exact",
                        c->head_dim, c->rope_dim, c->index_head_dim, numerics_name(m->numerics));
     if (c->index_n_heads > INDEX_HEADS_MAX || (c->index_head_dim & (c->index_head_dim - 1)) != 0)
         return err_set(e, HD_EUNSUPPORTED, "config.json: index_n_heads %d above %d or index_head_dim %d not a power of two",

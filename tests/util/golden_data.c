@@ -17,8 +17,8 @@ const char *golden_dir(const char *name)
         return dir;
     /* Unpacked aside and renamed, so that two tests at once never see half a checkpoint. */
     snprintf(command, sizeof command,
-             "mkdir -p %s/golden && t=$(mktemp -d %s/golden/tmp.XXXXXX) && tar -xJf tests/data/golden/%s.tar.xz -C $t && chmod -R u+w $t && "
-             "{ mv $t/%s %s/golden/ 2>/dev/null || true; } && rm -rf $t",
+             "mkdir -p %s/golden && t=$(mktemp -d %s/golden/tmp.XXXXXX) && tar -xJf tests/data/golden/%s.tar.xz -C $t && "
+             "chmod -R u+w $t && { mv $t/%s %s/golden/ 2>/dev/null || true; } && rm -rf $t",
              b, b, name, name, b);
     if (system(command) != 0 || !file_exists(probe)) {
         fprintf(stderr, "cannot unpack tests/data/golden/%s.tar.xz\n", name);
