@@ -61,7 +61,8 @@ static void make_prompt(struct world *w, struct ids *p)
     const struct ids *t = &w->text[below(w, N_TEXTS)];
     int64_t n = below(w, 3) == 0 ? below(w, (int)t->n + 1) : (int64_t)t->n;
     if (below(w, 3) == 0)
-        n = n / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+        n = n / KV_PAGE_TOKENS * KV_PAGE_TOKENS + (below(w, 2) == 0 ? below(w, 9) - 4 : 0);
+    n = n < 0 ? 0 : n < (int64_t)t->n ? n : (int64_t)t->n;
     for (int64_t i = 0; i < n && (int64_t)p->n < w->context - 2; i++)
         ids_add(p, t->data[i]);
     int more = below(w, 4) == 0 ? 0 : below(w, 5) == 0 ? below(w, 400) : below(w, 20);
