@@ -1,5 +1,6 @@
 /* Lightning indexer: scores of all visible entries of a ratio-4 layer for one query, and the exact top-k of them. */
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/fast.h"
 
 #include <assert.h>
 #include <string.h>
@@ -7,15 +8,17 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, KEYS_PER_BLOCK = 32, HEADS_MAX = 256 };
+enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, KEYS_PER_BLOCK = KV_PAGE_TOKENS / INDEX_RATIO, HEADS_MAX = 256 };
+
+struct index_row;
 
 struct index_job {
     struct cpu_dev *c;
     const struct op_index_select *o;
     const struct op_seq *s;
-    int row;         /* of the step, when one row's keys are shared out among threads */
     int64_t n;       /* visible entries */
     float *score;    /* [n] */
+    const struct index_row *shared; /* the prepared row whose keys are shared out */
 };
 
 /* score = sum_h w_h relu(q_h . k). In the reference the dot, the product and the sum are each rounded to bf16. */
@@ -33,31 +36,57 @@ static float score_key(const struct cpu_dev *c, const float *q, const float *w, 
     return round ? bf16_round(sum) : sum;
 }
 
-/* key: scratch for KEYS_PER_BLOCK decoded keys. */
-static void score_keys(const struct index_job *j, int row, int64_t first, int64_t last, float *key, float *score)
+/* One row's query: its heads, their weights, and the integer form when the fast path takes it. */
+struct index_row {
+    const float *q;
+    float w[HEADS_MAX];
+    bool fast;
+    struct fast_query query;
+};
+
+static void prepare_row(const struct index_job *j, int row, float *mem, struct index_row *r)
 {
     const struct op_index_select *o = j->o;
-    const struct kv_view *v = &j->s->kv;
-    int per_page = KV_PAGE_TOKENS / INDEX_RATIO;
-    const float *q = o->q + (size_t)row * (size_t)o->heads * (size_t)o->dim;
-    float w[HEADS_MAX];
     assert(o->heads <= HEADS_MAX);
+    r->q = o->q + (size_t)row * (size_t)o->heads * (size_t)o->dim;
     for (int h = 0; h < o->heads; h++)
-        w[h] = o->weights[(size_t)row * (size_t)o->heads + (size_t)h] * o->weight_scale;
-    cpu_round(j->c, w, (size_t)o->heads);
+        r->w[h] = o->weights[(size_t)row * (size_t)o->heads + (size_t)h] * o->weight_scale;
+    cpu_round(j->c, r->w, (size_t)o->heads);
+    r->fast = fast_query_pack(j->c, &o->dims, o->heads, r->q, r->w, mem, &r->query);
+}
+
+/* n stored keys (at most KEYS_PER_BLOCK) in fp32; key: scratch for them decoded. */
+static void score_decoded(const struct index_job *j, const struct index_row *r, const uint8_t *at, int n, float *key,
+                          float *score)
+{
+    const struct op_index_select *o = j->o;
     bool tiles = j->c->base.numerics == NUM_FAST && o->heads % ATTN_HEADS == 0 && o->dim % 32 == 0;
-    for (int64_t g = first; g < last;) {
-        int n = 0;
-        for (; n < KEYS_PER_BLOCK && g + n < last; n++) {
-            const uint8_t *page = v->pages[(g + n) / per_page];
-            kv_index_get(&o->dims, page + v->index_offset + (size_t)((g + n) % per_page) * o->dims.index_bytes,
-                         key + n * o->dim);
+    for (int i = 0; i < n; i++)
+        kv_index_get(&o->dims, at + (size_t)i * o->dims.index_bytes, key + i * o->dim);
+    if (tiles)
+        j->c->tile.index_block(r->q, r->w, o->heads, key, n, o->dim, score);
+    for (int i = 0; i < n && !tiles; i++)
+        score[i] = score_key(j->c, r->q, r->w, key + i * o->dim, o->heads, o->dim);
+}
+
+/* Entries first .. last-1, page by page; first begins a page. */
+static void score_keys(const struct index_job *j, const struct index_row *r, int64_t first, int64_t last, float *key,
+                       float *score)
+{
+    const struct kv_view *v = &j->s->kv;
+    size_t bytes = j->o->dims.index_bytes;
+    for (int64_t g = first; g < last; g += KEYS_PER_BLOCK) {
+        const uint8_t *at = v->pages[g / KEYS_PER_BLOCK] + v->index_offset;
+        int n = last - g < KEYS_PER_BLOCK ? (int)(last - g) : KEYS_PER_BLOCK;
+        bool unset[KEYS_PER_BLOCK];
+        if (!r->fast) {
+            score_decoded(j, r, at, n, key, score + g);
+            continue;
         }
-        if (tiles)
-            j->c->tile.index_block(q, w, o->heads, key, n, o->dim, score + g);
-        for (int k = 0; k < n && !tiles; k++)
-            score[g + k] = score_key(j->c, q, w, key + k * o->dim, o->heads, o->dim);
-        g += n;
+        fast_score_keys(j->c, &r->query, at, bytes, n, score + g, unset);
+        for (int i = 0; i < n; i++)
+            if (unset[i])
+                score_decoded(j, r, at + (size_t)i * bytes, 1, key, score + g + i);
     }
 }
 
@@ -120,9 +149,11 @@ static void row_task(void *arg, int i, int i_thread)
         select_all(ids, n, o->topk);
         return;
     }
-    float *key = cpu_scratch(j->c, i_thread, KEYS_PER_BLOCK * (size_t)o->dim + (size_t)n);
-    float *score = key + KEYS_PER_BLOCK * o->dim;
-    score_keys(j, row, 0, n, key, score);
+    struct index_row r;
+    size_t query = fast_query_floats(o->heads, o->dim), keys = KEYS_PER_BLOCK * (size_t)o->dim;
+    float *mem = cpu_scratch(j->c, i_thread, query + keys + (size_t)n), *score = mem + query + keys;
+    prepare_row(j, row, mem, &r);
+    score_keys(j, &r, 0, n, mem + query, score);
     top_k(score, n, o->topk, ids);
 }
 
@@ -130,8 +161,8 @@ static void keys_task(void *arg, int i, int i_thread)
 {
     const struct index_job *j = arg;
     int64_t first = (int64_t)i * KEYS_PER_TASK, last = first + KEYS_PER_TASK < j->n ? first + KEYS_PER_TASK : j->n;
-    score_keys(j, j->row, first, last, cpu_scratch(j->c, i_thread, KEYS_PER_BLOCK * (size_t)j->o->dim),
-               j->score);
+    float *key = cpu_scratch(j->c, i_thread, KEYS_PER_BLOCK * (size_t)j->o->dim);
+    score_keys(j, j->shared, first, last, key, j->score);
 }
 
 /* Few rows: the keys of each row are shared out. Same arithmetic per key, so the same bits. */
@@ -139,14 +170,19 @@ static void select_by_keys(struct index_job *j)
 {
     const struct op_index_select *o = j->o;
     for (int i = 0; i < j->s->n_rows; i++) {
-        j->row = j->s->first_row + i;
+        int row = j->s->first_row + i;
         j->n = (j->s->pos0 + i + 1) / INDEX_RATIO;
-        int32_t *ids = o->ids + (size_t)j->row * (size_t)o->topk;
+        int32_t *ids = o->ids + (size_t)row * (size_t)o->topk;
         if (j->n <= o->topk) {
             select_all(ids, j->n, o->topk);
             continue;
         }
-        j->score = cpu_shared_scratch(j->c, (size_t)j->n);
+        struct index_row r;
+        size_t query = fast_query_floats(o->heads, o->dim);
+        float *mem = cpu_shared_scratch(j->c, query + (size_t)j->n);
+        prepare_row(j, row, mem, &r);
+        j->shared = &r;
+        j->score = mem + query;
         int n_tasks = (int)((j->n + KEYS_PER_TASK - 1) / KEYS_PER_TASK);
         cpu_run(j->c, n_tasks, (double)j->n * o->heads * o->dim, keys_task, j);
         top_k(j->score, j->n, o->topk, ids);

@@ -13,6 +13,15 @@ void fast_store_free(struct fast_store *s);
 bool fast_has_linear(const struct op_linear *o);
 void fast_linear(struct cpu_dev *c, const struct op_linear *o);
 
+/* The indexer: floats of memory for a query, and packing one row's heads [heads][dim] and weights [heads] into it. False:
+ * the query, the device or the cache format asks for the portable path. */
+size_t fast_query_floats(int heads, int dim);
+bool fast_query_pack(const struct cpu_dev *c, const struct kv_dims *dims, int heads, const float *values,
+                     const float *weights, float *mem, struct fast_query *q);
+/* Scores of n stored keys, `stride` bytes apart; unset[i] where the integers do not suffice. */
+void fast_score_keys(const struct cpu_dev *c, const struct fast_query *q, const uint8_t *keys, size_t stride, int n,
+                     float *score, bool *unset);
+
 /* A strip of w against x: nt tiles from tile0 into y [x->n][ldy], rounded to bf16 when asked. Thread scratch is used. */
 void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,
                 float *y, size_t ldy);

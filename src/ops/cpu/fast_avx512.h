@@ -4,6 +4,7 @@
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12)
 #define D_TILE 6
 #define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
+#define INDEX_HEADS 8
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -22,6 +23,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_set32(x) _mm512_set1_epi32((int)(x))
 #define vi_and(a, b) _mm512_and_si512(a, b)
 #define vi_add32(a, b) _mm512_add_epi32(a, b)
+#define vi_max32(a, b) _mm512_max_epi32(a, b)
 #define vi_sra16_4(v) _mm512_srai_epi16(v, 4)
 #define vi_sll16_8(v) _mm512_slli_epi16(v, 8)
 #define vi_sll32_16(v) _mm512_slli_epi32(v, 16)

@@ -43,6 +43,21 @@ typedef void fast_matmul_fn(const struct il16 *w, int tile0, int n_tiles, const 
 
 enum { FAST_STRIP = 4 };
 
+/* The indexer's query heads in the integers of its FP4 values, for index rows as stored (KV_FP8): with a head's block
+ * exponents within 3 of each other its values 2 e2m1 2^(e - lowest e) fit a signed byte. Key codes enter as 2 e2m1 + 12,
+ * so a block starts at minus 12 times its sum. The score of a key is
+ *
+ *     2^(lowest key exponent) sum_h weight_h relu(D_h),  D_h = sum_b 2^(key exponent_b - lowest) (exact block dot)
+ *
+ * heads in ascending order by fused multiply-adds: the same bits at every level. */
+struct fast_query {
+    int heads, dim;
+    int32_t *words;   /* [dim/8][2][heads]: of columns 0,2,4,6 and 1,3,5,7 of the eight */
+    int32_t *start;   /* [dim/32][heads]: two 16-bit parts or one 32-bit sum, as the level adds */
+    float *weight;    /* [heads]: the head's weight times 2^(lowest e) / 4 */
+};
+enum { FAST_KEY_SPREAD = 12 /* largest difference of a key's block exponents that stays exact in 32 bits */ };
+
 struct fast_kern {
     const char *name;
     int tile[FX_KINDS]; /* activation rows in a tile, by fast_x_kind */
@@ -50,6 +65,13 @@ struct fast_kern {
      * fast_x_init set). Rows are independent. */
     void (*pack)(struct fast_x *out, const float *x, size_t ldx, int first, int last);
     fast_matmul_fn *fp4, *fp8, *bf16, *f32;
+    /* Query heads [heads][dim] of FP4 values and their weights into q, whose arrays the caller placed. False: a head's
+     * exponents are too far apart, q is unusable. dim is a multiple of 32. */
+    bool (*pack_query)(struct fast_query *q, const float *values, const float *weights);
+    /* Scores of n_keys stored index rows, `stride` bytes apart. False: a key's exponents are too far apart; its group of
+     * index_keys has no score. */
+    int index_keys;
+    bool (*index_scores)(const struct fast_query *q, const uint8_t *keys, size_t stride, float *score);
     /* Runs `turns` rounds of independent fused multiply-adds in registers; returns how many FLOPs that were. */
     double (*burn)(int turns);
     /* The same for the byte products of the level. */

@@ -1,8 +1,20 @@
 /* Activation packing of the fast kernels, plain C compiled at every level (kern_fast_*.c include it). See fast_kern.h. */
+#include <limits.h>
 #include <string.h>
 
 #include "num/num.h"
 #include "ops/cpu/fast_kern.h"
+
+/* The start of an index block from the corrections of the columns in the low and the high half of each word: both apart
+ * where products are summed in 16 bits (they wrap around and come back), together where in 32. */
+static inline int32_t index_start(int32_t low, int32_t high)
+{
+#ifdef WIDE_DIGITS
+    return low + high;
+#else
+    return (int32_t)((uint32_t)low & 0xffffu) | (int32_t)((uint32_t)high << 16);
+#endif
+}
 
 /* Largest magnitude of n values, by bits: finite fp32 magnitudes order like integers. */
 static inline float block_amax(const float *x, int n)
@@ -141,4 +153,90 @@ static void pack_rows(struct fast_x *x, const float *rows, size_t ldx, int first
         else
             pack_values_row(x, rows + (size_t)i * ldx, i);
     }
+}
+
+/* ---------------------------------------------------------------- the indexer */
+
+/* Exponent e of a block of FP4 values v = e2m1 2^e, and the codes 2 e2m1 as integers; a block of zeros has no exponent
+ * (INT_MAX). The quantiser left the largest magnitude in (3, 6] 2^e. */
+static inline int query_block(const float *v, int32_t *twice)
+{
+    float amax = block_amax(v, 32);
+    if (amax == 0) {
+        memset(twice, 0, 32 * sizeof *twice);
+        return INT_MAX;
+    }
+    int e = fp4_quant_exponent(amax);
+    float inverse = pow2f(-e) * 2;
+    for (int i = 0; i < 32; i++)
+        twice[i] = (int32_t)(v[i] * inverse);
+    return e;
+}
+
+static inline bool query_head(struct fast_query *q, int h, const float *values, float weight)
+{
+    enum { BLOCKS_MAX = 32 };
+    int32_t twice[BLOCKS_MAX * 32];
+    int e[BLOCKS_MAX], blocks = q->dim / 32, lowest = INT_MAX;
+    if (blocks > BLOCKS_MAX)
+        return false;
+    for (int b = 0; b < blocks; b++) {
+        e[b] = query_block(values + b * 32, twice + b * 32);
+        lowest = e[b] < lowest ? e[b] : lowest;
+    }
+    q->weight[h] = lowest == INT_MAX ? 0 : weight * pow2f(lowest) * 0.25f;
+    for (int b = 0; b < blocks; b++) {
+        int shift = e[b] == INT_MAX ? 0 : e[b] - lowest;
+        if (shift > 3)
+            return false;
+        int32_t part[2] = {0, 0};
+        for (int k = b * 32; k < b * 32 + 32; k++) {
+            int32_t v = twice[k] * (1 << shift);
+            int byte = k % 8 / 2;
+            ((int8_t *)&q->words[(k / 8 * 2 + k % 2) * q->heads + h])[byte] = (int8_t)v;
+            part[byte / 2] -= 12 * v;
+        }
+        q->start[b * q->heads + h] = index_start(part[0], part[1]);
+    }
+    return true;
+}
+
+static bool pack_query(struct fast_query *q, const float *values, const float *weights)
+{
+    for (int h = 0; h < q->heads; h++)
+        if (!query_head(q, h, values + (size_t)h * (size_t)q->dim, weights[h]))
+            return false;
+    return true;
+}
+
+/* Lowest exponent byte of a stored key's blocks and the others' distance from it, blocks of zeros left out. False: too
+ * far apart. */
+static inline bool key_exponents(const uint8_t *key, int dim, int *lowest, int *distance)
+{
+    const uint8_t *scale = key + dim / 2;
+    int blocks = dim / 32, low = 255, high = 0;
+    for (int b = 0; b < blocks; b++) {
+        low = scale[b] < low ? scale[b] : low;
+        high = scale[b] > high ? scale[b] : high;
+    }
+    *lowest = low;
+    for (int b = 0; b < blocks; b++)
+        distance[b] = scale[b] - low;
+    if (high - low <= FAST_KEY_SPREAD)
+        return true;
+    low = 255;
+    bool zero[32];
+    for (int b = 0; b < blocks; b++) {
+        uint64_t half[2];
+        memcpy(half, key + b * 16, 16);
+        zero[b] = ((half[0] | half[1]) & 0x7777777777777777u) == 0;
+        low = !zero[b] && scale[b] < low ? scale[b] : low;
+    }
+    *lowest = low;
+    for (int b = 0; b < blocks; b++) {
+        distance[b] = zero[b] ? 0 : scale[b] - low;
+        if (distance[b] > FAST_KEY_SPREAD)
+            return false;
+    }
+    return true;
 }

@@ -14,6 +14,7 @@
 #include "ops/cpu/fast_pack.h"
 
 #define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_2 _Pragma("GCC unroll 2")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))
 #define NO_INLINE __attribute__((noinline))
@@ -484,6 +485,86 @@ static void fp4_matmul(const struct il16 *w, int tile0, int n_tiles, const struc
         fp4_run_many(w, tile0, n_tiles, b, n_blocks - b < RUN_BLOCKS ? n_blocks - b : RUN_BLOCKS, x, y, ldy);
 }
 
+/* ---------------------------------------------------------------- the indexer */
+
+enum { INDEX_DIM_MAX = 256 };
+
+/* LANES keys, lanes being keys: code vectors [dim/8][2], block scales, 2^lowest. */
+struct key_group {
+    vi code[INDEX_DIM_MAX / 4];
+    vi scale[INDEX_DIM_MAX / 32];
+    float lowest[LANES];
+};
+
+static NO_INLINE bool load_keys(struct key_group *g, const uint8_t *keys, size_t stride, int dim)
+{
+    vi table = vi_table16(fp4_offset_codes), low = vi_set32(0x0f0f0f0f);
+    uint32_t word[LANES], scale[INDEX_DIM_MAX / 32][LANES];
+    for (int i = 0; i < LANES; i++) {
+        int lowest, distance[INDEX_DIM_MAX / 32];
+        if (!key_exponents(keys + (size_t)i * stride, dim, &lowest, distance))
+            return false;
+        g->lowest[i] = f32_from_e8m0((uint8_t)lowest);
+        for (int b = 0; b < dim / 32; b++)
+            scale[b][i] = vi_scale_word(distance[b]);
+    }
+    for (int b = 0; b < dim / 32; b++)
+        g->scale[b] = vi_load(scale[b]);
+    for (int d = 0; d < dim / 8; d++) {
+        for (int i = 0; i < LANES; i++)
+            memcpy(&word[i], keys + (size_t)i * stride + (size_t)d * 4, 4);
+        vi v = vi_load(word);
+        g->code[2 * d] = vi_lookup(table, vi_and(v, low));
+        g->code[2 * d + 1] = vi_lookup(table, vi_and(vi_srl16_4(v), low));
+    }
+    return true;
+}
+
+/* sum + weight_h relu(D_h) of nh heads from h on. */
+ALWAYS_INLINE vf index_heads(const struct fast_query *q, const struct key_group *g, int h, const int nh, vf sum)
+{
+    vi total[INDEX_HEADS];
+    const int32_t *x = q->words + h, *start = q->start + h;
+    const vi *code = g->code;
+    UNROLL
+    for (int i = 0; i < nh; i++)
+        total[i] = vi_set32(0);
+    for (int b = 0; b < q->dim / 32; b++, start += q->heads) {
+        vi acc[INDEX_HEADS];
+        UNROLL
+        for (int i = 0; i < nh; i++)
+            acc[i] = vi_set32((uint32_t)start[i]);
+        UNROLL_2
+        for (int l = 0; l < 8; l++, x += q->heads, code++) {
+            UNROLL
+            for (int i = 0; i < nh; i++)
+                acc[i] = vi_digit_add(acc[i], *code, vi_set32((uint32_t)x[i]));
+        }
+        UNROLL
+        for (int i = 0; i < nh; i++)
+            total[i] = vi_add32(total[i], vi_scale_block(acc[i], g->scale[b]));
+    }
+    UNROLL
+    for (int i = 0; i < nh; i++)
+        sum = vf_fma(vf_from_i32(vi_max32(total[i], vi_set32(0))), vf_set(q->weight[h + i]), sum);
+    return sum;
+}
+
+static bool index_scores(const struct fast_query *q, const uint8_t *keys, size_t stride, float *score)
+{
+    struct key_group g;
+    if (q->dim > INDEX_DIM_MAX || !load_keys(&g, keys, stride, q->dim))
+        return false;
+    vf sum = vf_zero();
+    int h = 0;
+    for (; h + INDEX_HEADS <= q->heads; h += INDEX_HEADS)
+        sum = index_heads(q, &g, h, INDEX_HEADS, sum);
+    for (; h < q->heads; h++)
+        sum = index_heads(q, &g, h, 1, sum);
+    vf_store(score, vf_mul(sum, vf_load(g.lowest)));
+    return true;
+}
+
 /* ---------------------------------------------------------------- peak */
 
 static NO_INLINE double burn(int turns)
@@ -545,6 +626,7 @@ static NO_INLINE void read_all(const void *p, size_t bytes)
 
 const struct fast_kern KERN_NAME = {
     .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE}, .pack = pack_rows,
+    .pack_query = pack_query, .index_keys = LANES, .index_scores = index_scores,
     .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
     .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
 };

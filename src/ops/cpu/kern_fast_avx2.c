@@ -9,6 +9,7 @@
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
 #define D_TILE 3
 #define FOR_EACH_D_TILE(M) M(1) M(2) M(3)
+#define INDEX_HEADS 4
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -27,6 +28,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_set32(x) _mm256_set1_epi32((int)(x))
 #define vi_and(a, b) _mm256_and_si256(a, b)
 #define vi_add32(a, b) _mm256_add_epi32(a, b)
+#define vi_max32(a, b) _mm256_max_epi32(a, b)
 #define vi_sra16_4(v) _mm256_srai_epi16(v, 4)
 #define vi_sll16_8(v) _mm256_slli_epi16(v, 8)
 #define vi_sll32_16(v) _mm256_slli_epi32(v, 16)
@@ -50,5 +52,9 @@ static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle,
     vi a = _mm256_madd_epi16(low, _mm256_set1_epi16(1)), b = _mm256_madd_epi16(middle, _mm256_set1_epi16(128));
     return _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_madd_epi16(high, _mm256_set1_epi16(16384)));
 }
+
+/* An index block's 16-bit sums times 2^distance, joined to 32 bits. */
+#define vi_scale_word(distance) (0x00010001u << (distance))
+#define vi_scale_block(acc, scale) _mm256_madd_epi16(acc, scale)
 
 #include "ops/cpu/fast_tmpl.h"

@@ -17,4 +17,8 @@ static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle,
     return _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_madd_epi16(high, _mm512_set1_epi16(16384)));
 }
 
+/* An index block's 16-bit sums times 2^distance, joined to 32 bits. */
+#define vi_scale_word(distance) (0x00010001u << (distance))
+#define vi_scale_block(acc, scale) _mm512_madd_epi16(acc, scale)
+
 #include "ops/cpu/fast_tmpl.h"

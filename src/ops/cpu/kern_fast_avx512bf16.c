@@ -7,6 +7,7 @@
 #define KERN_NAME fast_kern_avx512bf16
 #define KERN_TEXT "avx512 bf16"
 #define PAIRS
+#define WIDE_DIGITS
 #include "ops/cpu/fast_avx512.h"
 
 static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi digit)
@@ -49,5 +50,9 @@ static inline __attribute__((always_inline)) void vi_fp8_pairs(vi line, vf *w)
     w[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));
     w[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));
 }
+
+/* An index block's sums times 2^distance. */
+#define vi_scale_word(distance) ((uint32_t)(distance))
+#define vi_scale_block(acc, scale) _mm512_sllv_epi32(acc, scale)
 
 #include "ops/cpu/fast_tmpl.h"

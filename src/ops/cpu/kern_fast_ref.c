@@ -81,6 +81,27 @@ static void matmul(const struct il16 *w, int tile0, int n_tiles, const struct fa
         }
 }
 
+/* One key, integers throughout. */
+static bool index_scores(const struct fast_query *q, const uint8_t *key, size_t stride, float *score)
+{
+    int lowest, distance[32];
+    (void)stride;
+    if (q->dim > 256 || !key_exponents(key, q->dim, &lowest, distance))
+        return false;
+    float sum = 0;
+    for (int h = 0; h < q->heads; h++) {
+        int64_t dot = 0;
+        for (int k = 0; k < q->dim; k++) {
+            int code = key[k / 2] >> 4 * (k % 2) & 15;
+            int8_t v = ((const int8_t *)&q->words[(k / 8 * 2 + k % 2) * q->heads + h])[k % 8 / 2];
+            dot += (int64_t)(2 * e2m1_table[code]) * v * ((int64_t)1 << distance[k / 32]);
+        }
+        sum = fmaf((float)(dot > 0 ? dot : 0), q->weight[h], sum);
+    }
+    *score = sum * f32_from_e8m0((uint8_t)lowest);
+    return true;
+}
+
 static double burn(int turns)
 {
     float v = 1;
@@ -104,5 +125,6 @@ static void read_all(const void *p, size_t bytes)
 
 const struct fast_kern fast_kern_ref = {
     .name = "reference", .tile = {TILE, TILE, TILE, TILE, TILE}, .pack = pack_rows,
+    .pack_query = pack_query, .index_keys = 1, .index_scores = index_scores,
     .fp4 = matmul, .fp8 = matmul, .bf16 = matmul, .f32 = matmul, .burn = burn, .burn_bytes = burn, .read = read_all,
 };
