@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const struct command commands[] = {
+    {"batch", "runs the requests of a file", cmd_batch},
     {"bench", "measures this machine and how fast it runs a model", cmd_bench},
     {"chat", "holds a conversation", cmd_chat},
     {"detokenize", "prints the text of token ids", cmd_detokenize},

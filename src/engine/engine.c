@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Part of the KV memory that holds window and compressor state at page ends. */
-#define TAIL_SHARE 0.25
-
 /* ---------------------------------------------------------------- jobs in and out */
 
 static bool user_has_pages(void *engine, int user)
@@ -135,7 +132,6 @@ void engine_options_init(struct engine_options *o)
 {
     *o = (struct engine_options){0};
     model_options_init(&o->model);
-    o->model.tail_share = TAIL_SHARE;
 }
 
 static int choose(int given, int otherwise)

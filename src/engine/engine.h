@@ -213,7 +213,7 @@ struct runner {
 struct runner runner_of_model(struct model *m); /* close closes the model */
 
 struct engine_options {
-    struct model_options model;
+    struct model_options model; /* tail_share 0: a quarter of the KV memory */
     int64_t context_tokens; /* longest sequence; 0: what the model was made for; more is refused */
     int max_running;        /* jobs stepped together; 0: 16 */
     int max_waiting;        /* submit refuses beyond; 0: 256 */

@@ -3,6 +3,9 @@
 
 #include <stdlib.h>
 
+/* Part of the KV memory that holds window and compressor state at page ends, unless the caller says otherwise. */
+#define TAIL_SHARE 0.25
+
 enum { CONFIG_BYTES_MAX = 1 << 20 };
 
 static int bad_key(struct err *e, const char *path, const char *key, const char *expected)
@@ -88,9 +91,12 @@ int engine_open(struct engine **e, const char *dir, const struct engine_options 
     int32_t eos[EOS_IDS_MAX] = {0};
     int n_eos = 1;
     sampling_init(&env.defaults);
+    struct model_options mo = o->model;
+    if (mo.tail_share == 0 && !o->no_cache)
+        mo.tail_share = TAIL_SHARE;
     int rc = tokenizer_open(&t, dir, err);
     if (rc == HD_OK)
-        rc = model_open(&m, dir, &o->model, p, err);
+        rc = model_open(&m, dir, &mo, p, err);
     if (rc == HD_OK) {
         eos[0] = model_config(m)->eos_id;
         rc = read_generation_config(dir, &env.defaults, eos, &n_eos, err);
