@@ -15,11 +15,12 @@
 static const char help[] =
     "usage: hadal batch [-m DIR] -i REQUESTS -o RESULTS [OPTIONS]\n\n"
     "Runs the requests of a file in OpenAI's batch form, one JSON object a line:\n"
-    "  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {\"model\": ..., \"messages\": ...}}\n"
-    "and appends a line with custom_id and response for each one that ends, in the order they end. Requests that begin alike\n"
-    "run one after the other, so that their common part is computed once. After an interruption the same command goes on:\n"
-    "what the results hold is not run again, a half written last line is. A refused request is a result too, with the\n"
-    "status code that the server would give.\n\n"
+    "  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\",\n"
+    "   \"body\": {\"model\": \"any\", \"messages\": [...]}}\n"
+    "and appends a line with custom_id and response for each one that ends, in the order they end. Requests that\n"
+    "begin alike run one after the other, so that their common part is computed once. After an interruption the same\n"
+    "command goes on: what the results hold is not run again, a half written last line is. A refused request is a\n"
+    "result too, with the status code that the server would give.\n\n"
     "  -i, --input FILE    the requests\n"
     "  -o, --output FILE   the results; appended to\n"
     "  --concurrency N     requests in the engine at a time (default: 16)\n";
@@ -109,8 +110,9 @@ static void print_summary(const struct batch *b, struct engine *engine, double s
     struct engine_stats s;
     engine_read_stats(engine, &s);
     fprintf(stderr, "%d of %d requests done; %" PRIu64 " prompt tokens (%" PRIu64 " more from the cache) and %" PRIu64
-            " reply tokens in %.1f s: %.1f reply tokens/s\n", b->n_done, b->n, s.prompt_tokens, s.reused_tokens,
-            s.completion_tokens, seconds, (double)s.completion_tokens / seconds);
+                    " reply tokens in %.1f s: %.1f reply tokens/s\n",
+            b->n_done, b->n, s.prompt_tokens, s.reused_tokens, s.completion_tokens, seconds,
+            (double)s.completion_tokens / seconds);
 }
 
 static int run(struct batch *b, const struct batch_args *a, const char *dir, struct err *e)
