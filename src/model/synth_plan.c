@@ -19,15 +19,19 @@ static const struct config tiny = {
     .expert_dim = 128, .n_hash_layers = 1, .index_n_heads = 16, .index_head_dim = 128, .index_topk = 16, .hc_mult = 4,
     .hc_sinkhorn_iters = 20, .max_positions = 65536, .compress_ratio = {0, 4}, .rms_norm_eps = 1e-6f, .hc_eps = 1e-6f,
     .rope_theta = 10000, .compress_rope_theta = 160000, .routed_scaling_factor = 1.5f, .swiglu_limit = 5,
-    .yarn = {16, 32, 1, 65536}, .eos_id = 1, .dspark_block = 5, .dspark_noise_id = 382, .dspark_markov_rank = 32,
-    .weight_block = 128,
+    .yarn = {16, 32, 1, 65536}, .eos_id = 1, .weight_block = 128,
 };
 
-static struct config config_of(enum synth_shape shape)
+static struct config config_of(enum synth_shape shape, bool dspark)
 {
     struct config c = tiny;
-    if (shape != SYNTH_TINY)
-        config_shape(&c, shape_names[shape], true, NULL); /* these names exist */
+    if (shape != SYNTH_TINY) {
+        config_shape(&c, shape_names[shape], dspark, NULL); /* these names exist */
+    } else if (dspark) {
+        c.dspark_block = 5;
+        c.dspark_noise_id = 382;
+        c.dspark_markov_rank = 32;
+    }
     return c;
 }
 
@@ -43,24 +47,20 @@ int synth_shape_parse(const char *name, enum synth_shape *shape, struct err *e)
 
 static void make_config(struct config *c, const struct synth_options *o)
 {
-    *c = config_of(o->shape);
+    bool dspark = o->drafter == DRAFTER_DSPARK;
+    *c = config_of(o->shape, dspark);
     c->n_layers = o->n_layers;
     c->vocab_size = o->vocab_size != 0 ? o->vocab_size : c->vocab_size;
     c->n_experts = o->n_experts != 0 ? o->n_experts : c->n_experts;
     c->n_hash_layers = c->n_hash_layers < o->n_layers ? c->n_hash_layers : o->n_layers;
     c->n_nextn = o->drafter != DRAFTER_NONE;
-    c->n_compress_ratios = o->n_layers + (o->drafter == DRAFTER_DSPARK ? DRAFT_STAGES : 1);
+    c->n_compress_ratios = o->n_layers + (dspark ? DRAFT_STAGES : 1);
     /* Layers 0 and 1 as the shape has them, then 4 and 128 in turn, then the drafter's window layers. */
     int even = o->shape == SYNTH_TINY ? 128 : 4, odd = even == 4 ? 128 : 4;
-    for (int l = 2; l < c->n_compress_ratios; l++)
-        c->compress_ratio[l] = l % 2 == 0 ? even : odd;
-    for (int l = o->n_layers; l < c->n_compress_ratios; l++)
-        c->compress_ratio[l] = 0;
-    c->n_dspark_targets = 0;
-    if (o->drafter != DRAFTER_DSPARK) {
-        c->dspark_block = 0;
+    for (int l = 0; l < LAYERS_MAX; l++)
+        c->compress_ratio[l] = l >= o->n_layers ? 0 : l < 2 ? c->compress_ratio[l] : l % 2 == 0 ? even : odd;
+    if (!dspark)
         return;
-    }
     c->dspark_noise_id = c->dspark_noise_id < c->vocab_size ? c->dspark_noise_id : c->vocab_size - 1;
     c->n_dspark_targets = o->n_layers < 3 ? o->n_layers : 3;
     for (int i = 0; i < c->n_dspark_targets; i++)
@@ -281,7 +281,7 @@ int synth_plan_make(struct synth_plan *p, const struct synth_options *o, struct 
     if (o->n_layers < 1 || o->n_layers > LAYERS_MAX - DRAFT_STAGES - 1)
         return err_set(e, HD_EARG, "the number of layers is %d, expected 1 to %d", o->n_layers,
                        LAYERS_MAX - DRAFT_STAGES - 1);
-    int least = config_of(o->shape).n_experts_per_tok;
+    int least = config_of(o->shape, false).n_experts_per_tok;
     if (o->n_experts != 0 && (o->n_experts < least || o->n_experts > 4096))
         return err_set(e, HD_EARG, "the number of experts is %d, expected %d to 4096", o->n_experts, least);
     if (o->vocab_size != 0 && (o->vocab_size < 16 || o->vocab_size > 1 << 20))
