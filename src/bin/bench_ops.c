@@ -95,7 +95,8 @@ static int indexer_row(struct bench *b, const struct config *c, int64_t keys, st
     j.d->ops->index_query(j.d, &query);
     j.seq = (struct op_seq){.n_rows = 1, .pos0 = keys * RATIO_INDEX - 1, .kv = {.pages = j.pages}};
     j.select = (struct op_index_select){.n_seqs = 1, .heads = (int)heads, .dim = (int)dim, .topk = c->index_topk,
-                                        .seqs = &j.seq, .dims = dims, .q = j.q, .weights = j.weights, .weight_scale = 1, .ids = j.ids};
+                                        .seqs = &j.seq, .dims = dims, .q = j.q, .weights = j.weights, .weight_scale = 1,
+                                        .ids = j.ids};
     struct bench_work w = {.bytes = (double)keys * (double)dims.index_bytes,
                            .index_flops = 2.0 * (double)keys * (double)(heads * dim)};
     char name[64];

@@ -123,8 +123,8 @@ static int run(struct batch *b, const struct batch_args *a, const char *dir, str
         return rc;
     uint64_t from = now_ns();
     const char *slash = strrchr(dir, '/');
-    struct api_env env = {.model = slash != NULL && slash[1] != '\0' ? slash + 1 : dir, .fingerprint = "fp_batch", .any_model = true,
-                          .context_tokens = engine_env(engine)->context_tokens};
+    struct api_env env = {.model = slash != NULL && slash[1] != '\0' ? slash + 1 : dir, .fingerprint = "fp_batch",
+                          .any_model = true, .context_tokens = engine_env(engine)->context_tokens};
     rc = batch_run(b, engine, &env, (int)a->concurrency, isatty(STDERR_FILENO), &stop, e);
     print_summary(b, engine, (double)(now_ns() - from) * 1e-9);
     engine_close(&engine);
