@@ -21,7 +21,7 @@ struct bench_row {
 struct bench {
     struct model_args args;
     const char *dir;
-    bool quick;
+    bool quick, serving;
     const char *only; /* rows whose name begins so; NULL: all */
     int rounds;
     int64_t contexts[16], batches[16], chunks[16];
@@ -53,5 +53,7 @@ int bench_time(struct bench *b, const char *name, const char *unit, double per_c
 /* Decode and prefill of the model; indexer and attention alone on synthetic state of its widths. */
 int bench_model(struct bench *b, struct err *e);
 int bench_ops(struct bench *b, const struct config *c, struct err *e);
+/* The engine under many requests (bench_serving.c), instead of the others; the prefix has contexts[0] tokens. */
+int bench_serving(struct bench *b, struct err *e);
 
 #endif

@@ -109,10 +109,9 @@ static void print_summary(const struct batch *b, struct engine *engine, double s
 {
     struct engine_stats s;
     engine_read_stats(engine, &s);
-    fprintf(stderr, "%d of %d requests done; %" PRIu64 " prompt tokens (%" PRIu64 " more from the cache) and %" PRIu64
-                    " reply tokens in %.1f s: %.1f reply tokens/s\n",
-            b->n_done, b->n, s.prompt_tokens, s.reused_tokens, s.completion_tokens, seconds,
-            (double)s.completion_tokens / seconds);
+    fprintf(stderr, "%d of %d requests done; %" PRIu64 " prompt tokens, %" PRIu64 " more from the cache, and %" PRIu64,
+            b->n_done, b->n, s.prompt_tokens, s.reused_tokens, s.completion_tokens);
+    fprintf(stderr, " reply tokens in %.1f s: %.1f reply tokens/s\n", seconds, (double)s.completion_tokens / seconds);
 }
 
 static int run(struct batch *b, const struct batch_args *a, const char *dir, struct err *e)

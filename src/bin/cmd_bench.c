@@ -22,6 +22,8 @@ static const char help[] =
     "  --chunk LIST        rows of a prefill step (default 128,512; --quick: 128)\n"
     "  --rounds N          timings of each row, the median counts (default 5; --quick: 3)\n"
     "  --only PREFIX       only rows whose name begins so: decode, prefill, indexer, attention\n"
+    "  --serving           the engine instead: replies together, a swarm over one prefix of --ctx tokens, a prompt\n"
+    "                      beside a reply\n"
     "  --json              a JSON array of rows: name, value, unit, roofline, seconds, bytes, flops\n"
     "  --csv               the same as CSV\n";
 
@@ -31,7 +33,7 @@ static const char examples[] =
     "  hadal bench --quick --json\n"
     "  hadal bench -m /models/flash4 --ctx 4K,64K --batch 1,16 --csv > speed.csv\n";
 
-enum { OPT_QUICK = 1, OPT_CTX_LIST, OPT_BATCH, OPT_CHUNK, OPT_ROUNDS, OPT_ONLY, OPT_JSON, OPT_CSV };
+enum { OPT_QUICK = 1, OPT_CTX_LIST, OPT_BATCH, OPT_CHUNK, OPT_ROUNDS, OPT_ONLY, OPT_JSON, OPT_CSV, OPT_SERVING };
 enum output { OUT_TABLE, OUT_JSON, OUT_CSV };
 
 /* Comma-separated counts with an optional K or M (1024 and 1024^2). */
@@ -104,6 +106,7 @@ static int take_option(struct bench *b, enum output *out, int c)
     bool good = true;
     switch (c) {
     case OPT_QUICK: b->quick = true; return -1;
+    case OPT_SERVING: b->serving = true; return -1;
     case OPT_ONLY: b->only = optarg; return -1;
     case OPT_JSON: *out = OUT_JSON; return -1;
     case OPT_CSV: *out = OUT_CSV; return -1;
@@ -161,8 +164,8 @@ static int run(struct bench *b, enum output out)
         return fail("bench", &e);
     b->dir = dir;
     defaults(b);
-    int rc = bench_open(b, &e);
-    if (rc == HD_OK)
+    int rc = b->serving ? bench_serving(b, &e) : bench_open(b, &e);
+    if (rc == HD_OK && !b->serving)
         rc = bench_model(b, &e);
     bench_close(b);
     free(dir);
@@ -191,6 +194,7 @@ int cmd_bench(int argc, char **argv)
         {"chunk", required_argument, NULL, OPT_CHUNK},
         {"rounds", required_argument, NULL, OPT_ROUNDS},
         {"only", required_argument, NULL, OPT_ONLY},
+        {"serving", no_argument, NULL, OPT_SERVING},
         {"json", no_argument, NULL, OPT_JSON},
         {"csv", no_argument, NULL, OPT_CSV},
         {"help", no_argument, NULL, 'h'},
