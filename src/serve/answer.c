@@ -164,6 +164,20 @@ static void settle_broken(const struct telling *t, bool cut)
     buf_free(&text);
 }
 
+/* Markup of calls that comes as text waits in the same place: where a reply is cut, half a call is no text. */
+static void add_content(const struct telling *t, const char *text, size_t n)
+{
+    static const char mark[] = "\xef\xbd\x9c" "DSML";
+    const char *at = memmem(text, n, mark, sizeof mark - 1);
+    size_t shown = at == NULL ? n : (size_t)(at - text);
+    if (at != NULL) /* the tag's "<" and the newlines before it go with it */
+        while (shown > 0 && strchr("</\n", text[shown - 1]) != NULL)
+            shown--;
+    if (shown > 0)
+        add_text(t, PART_TEXT, text, shown);
+    buf_add(&t->a->broken, text + shown, n - shown);
+}
+
 static void call_begin(const struct telling *t, const struct gen_event *ev)
 {
     struct api_part *p = part_add(t->a, PART_CALL);
@@ -218,8 +232,10 @@ bool api_answer_take(struct api_answer *a, const struct gen_event *ev, const str
         }
         return false;
     case GEN_REASONING:
+        add_text(&t, PART_REASONING, ev->text, ev->n);
+        return false;
     case GEN_CONTENT:
-        add_text(&t, ev->kind == GEN_CONTENT ? PART_TEXT : PART_REASONING, ev->text, ev->n);
+        add_content(&t, ev->text, ev->n);
         return false;
     case GEN_TOOL_START:
         call_begin(&t, ev);

@@ -57,8 +57,7 @@ struct api_req {
     bool include_cost;
     bool thinking;
     bool has_tools;
-    bool legacy;        /* completions: text_completion bodies */
-    bool echo_prompt;   /* completions: the answer repeats the prompt */
+    bool for_count;     /* set before reading: only the prompt counts */
     int n_top_logprobs;
     bool logprobs;
 };
@@ -139,7 +138,7 @@ struct dialect {
     const char *ping; /* what is sent while nothing comes, after API_BEGIN */
 };
 
-extern const struct dialect dialect_deepseek;
+extern const struct dialect dialect_deepseek, dialect_anthropic, dialect_responses;
 
 /* answer.c */
 typedef void (*api_event_fn)(struct api_answer *a, const struct api_event *ev, struct buf *out);
@@ -160,6 +159,8 @@ bool api_model_known(const struct api_env *env, const char *name, int *think);
 
 /* All over requests in the engine's form: chat messages and tools as in the chat completions API. */
 int rules_tools(const json_t *tools, struct api_error *e);
+/* The chat format gives a system message at the end no reply: such messages are put before the last turn of the user. */
+void rules_last_turn(json_t *messages);
 int rules_pairing(const json_t *messages, struct api_error *e);
 /* With tools and thinking, every earlier reply must carry its reasoning; text is the refusal. */
 int rules_replay(const json_t *messages, const char *text, struct api_error *e);

@@ -135,7 +135,10 @@ static int read_messages(struct reading *r, const json_t *body)
         if (read_message(r, i, m) != 0)
             return -1;
     }
-    return check_prefix(r) != 0 ? -1 : rules_pairing(r->messages, r->e);
+    if (check_prefix(r) != 0 || rules_pairing(r->messages, r->e) != 0)
+        return -1;
+    rules_last_turn(r->messages);
+    return 0;
 }
 
 /* ---------------------------------------------------------------- thinking, tools, format */

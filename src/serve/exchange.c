@@ -131,6 +131,7 @@ static bool is_ready(struct exchange *x, struct api_error *e)
 bool exchange_read(struct exchange *x, const json_t *body, struct gen_request *g, bool for_count, struct api_error *e)
 {
     struct err why = {0};
+    x->req.for_count = for_count;
     if (x->route->dialect->read(&x->req, body, &x->server->env, e) != 0)
         return false;
     struct request_env env = *engine_env(atomic_load(&x->server->engine));

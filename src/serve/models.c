@@ -35,13 +35,78 @@ static void write_model(struct buf *out, const struct api_env *env)
     buf_str(out, ",\"api_capabilities\":{\"anthropic_messages\":{\"system_prompt_update\":\"in-history\"}}}");
 }
 
+/* 2026-11-25T00:00:00Z */
+static void write_date(struct buf *out, const char *key, int64_t seconds)
+{
+    char text[32];
+    time_t t = (time_t)seconds;
+    struct tm tm;
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &tm));
+    out_str(out, key, text);
+}
+
+/* Anthropic's form. */
+static void write_anthropic(struct buf *out, const struct api_env *env)
+{
+    out_open(out, NULL, '{');
+    out_open(out, "data", '[');
+    out_open(out, NULL, '{');
+    out_str(out, "type", "model");
+    out_str(out, "id", env->model);
+    out_str(out, "display_name", env->model);
+    write_date(out, "created_at", env->created);
+    out_int(out, "max_input_tokens", env->context_tokens);
+    out_int(out, "max_tokens", output_max(env));
+    buf_str(out, "}]");
+    out_bool(out, "has_more", false);
+    out_str(out, "first_id", env->model);
+    out_str(out, "last_id", env->model);
+    out_close(out, '}');
+}
+
+/* What Codex asks for, beside the list of the others. */
+static void write_codex(struct buf *out, const struct api_env *env)
+{
+    out_open(out, "models", '[');
+    out_open(out, NULL, '{');
+    out_str(out, "slug", env->model);
+    out_str(out, "display_name", env->model);
+    out_str(out, "description", env->model);
+    out_str(out, "default_reasoning_level", "high");
+    buf_str(out, ",\"supported_reasoning_levels\":[{\"effort\":\"low\",\"description\":\"low\"},"
+                 "{\"effort\":\"high\",\"description\":\"high\"},{\"effort\":\"max\",\"description\":\"max\"}]");
+    out_str(out, "shell_type", "shell_command");
+    out_str(out, "visibility", "list");
+    out_str(out, "minimal_client_version", "0.0.1");
+    out_bool(out, "supported_in_api", true);
+    out_int(out, "priority", 0);
+    out_null(out, "upgrade");
+    out_str(out, "base_instructions", "");
+    out_bool(out, "supports_reasoning_summaries", false);
+    out_bool(out, "support_verbosity", false);
+    out_null(out, "default_verbosity");
+    out_null(out, "apply_patch_tool_type");
+    buf_str(out, ",\"truncation_policy\":{\"mode\":\"bytes\",\"limit\":10000}");
+    out_bool(out, "supports_parallel_tool_calls", true);
+    out_int(out, "context_window", env->context_tokens);
+    buf_str(out, ",\"experimental_supported_tools\":[]}]");
+}
+
 void models_run(struct exchange *x)
 {
+    if (x->route->dialect == &dialect_anthropic || http_header(x, "anthropic-version") != NULL) {
+        write_anthropic(&x->out, &x->server->env);
+        exchange_reply_json(x);
+        return;
+    }
     out_open(&x->out, NULL, '{');
     out_str(&x->out, "object", "list");
     out_open(&x->out, "data", '[');
     write_model(&x->out, &x->server->env);
-    buf_str(&x->out, "]}");
+    out_close(&x->out, ']');
+    if (http_argument(x, "client_version") != NULL)
+        write_codex(&x->out, &x->server->env);
+    out_close(&x->out, '}');
     exchange_reply_json(x);
 }
 

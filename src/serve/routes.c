@@ -40,6 +40,15 @@ static const struct route routes[] = {
     {METHOD_GET, "/beta/models", &dialect_deepseek, models_run, false},
     {METHOD_GET, "/models/*", &dialect_deepseek, models_one_run, false},
     {METHOD_GET, "/v1/models/*", &dialect_deepseek, models_one_run, false},
+    {METHOD_POST, "/v1/messages", &dialect_anthropic, exchange_generate, false},
+    {METHOD_POST, "/anthropic/messages", &dialect_anthropic, exchange_generate, false},
+    {METHOD_POST, "/anthropic/v1/messages", &dialect_anthropic, exchange_generate, false},
+    {METHOD_POST, "/v1/messages/count_tokens", &dialect_anthropic, exchange_count, false},
+    {METHOD_POST, "/anthropic/messages/count_tokens", &dialect_anthropic, exchange_count, false},
+    {METHOD_POST, "/anthropic/v1/messages/count_tokens", &dialect_anthropic, exchange_count, false},
+    {METHOD_GET, "/anthropic/v1/models", &dialect_anthropic, models_run, false},
+    {METHOD_POST, "/responses", &dialect_responses, exchange_generate, false},
+    {METHOD_POST, "/v1/responses", &dialect_responses, exchange_generate, false},
 };
 
 /* Requests that no route takes. */

@@ -70,6 +70,22 @@ static bool has_role(const json_t *message, const char *role)
     return r != NULL && strcmp(r, role) == 0;
 }
 
+void rules_last_turn(json_t *messages)
+{
+    size_t n = json_array_size(messages), end = n;
+    while (end > 0 && has_role(json_array_get(messages, end - 1), "system"))
+        end--;
+    size_t turn = end;
+    while (turn > 0 && (has_role(json_array_get(messages, turn - 1), "user") ||
+                        has_role(json_array_get(messages, turn - 1), "tool")))
+        turn--;
+    for (size_t i = 0; turn < end && end + i < n; i++) {
+        json_t *m = json_incref(json_array_get(messages, end + i));
+        json_array_remove(messages, end + i);
+        json_array_insert_new(messages, turn + i, m);
+    }
+}
+
 /* The calls of an assistant message that still wait for results, as keys of an object. */
 static json_t *open_calls(const json_t *message)
 {

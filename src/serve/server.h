@@ -95,6 +95,7 @@ int http_timeout_ms(const struct server *s);
 void http_wake(struct exchange *x);     /* there is something to send */
 void http_watch(struct exchange *x);    /* a connection that goes away is noticed from here on */
 const char *http_header(const struct exchange *x, const char *name);
+const char *http_argument(const struct exchange *x, const char *name); /* of the query string */
 
 /* exchange.c */
 struct exchange *exchange_open(struct server *s);

@@ -1,0 +1,151 @@
+"""For the tests of the API: the scripted server as a context, raw HTTP, server-sent events, TAP lines, and the Python of
+an environment that has the openai and anthropic clients."""
+import gzip
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+
+B = os.environ.get("B", "build")
+CLIENTS = ["openai==3.57.0", "anthropic==2.13.0"]
+work = tempfile.mkdtemp()
+count = 0
+failed = 0
+
+
+def report(name, problem):
+    """problem: None or "" when all is well."""
+    global count, failed
+    count += 1
+    failed += bool(problem)
+    print(("not ok" if problem else "ok"), count, "-", name)
+    if problem:
+        print("\n".join("# " + line for line in str(problem).split("\n")[:40]))
+    sys.stdout.flush()
+
+
+def check(name, test):
+    """Runs test(); an exception is the problem."""
+    try:
+        report(name, test())
+    except Exception as e:  # the name of the test says what was tried
+        report(name, f"{type(e).__name__}: {e} (line {e.__traceback__.tb_next.tb_lineno if e.__traceback__.tb_next else '?'})")
+
+
+def done():
+    shutil.rmtree(work, ignore_errors=True)
+    sys.exit(1 if failed else 0)
+
+
+def equal(got, wanted, what="value"):
+    if got != wanted:
+        raise AssertionError(f"{what} is {got!r}, not {wanted!r}")
+
+
+def official_tokenizer():
+    path = os.path.join(work, "tokenizer.json")
+    if not os.path.exists(path):
+        with gzip.open("tests/data/tokenizer/tokenizer.json.gz") as f, open(path, "wb") as to:
+            shutil.copyfileobj(f, to)
+    return path
+
+
+class Scripted:
+    """with Scripted([{"when": ..., "reply": ...}], "--context", "100") as s: s.port is where it listens."""
+
+    def __init__(self, script, *options, tokenizer="models/tiny"):
+        path = os.path.join(work, "script%d.json" % id(self))
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(script, f)
+        self.process = subprocess.Popen([f"{B}/tests/api/scripted_server", "--tokenizer", tokenizer, "--script", path,
+                                         *options], stdout=subprocess.PIPE)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the scripted server did not start")
+        self.port = int(line)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        wait_ready(self.port)
+        return self
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait()
+
+    def __exit__(self, *_):
+        code = self.stop()
+        if code != 0:
+            report("the scripted server ends well", f"exit code {code}")
+
+
+def wait_ready(port):
+    while request(port, "GET", "/health")[0] == 503:
+        pass
+
+
+def request(port, method, path, body=None, headers=None):
+    """(status, headers, body as JSON or text)"""
+    c = http.client.HTTPConnection("127.0.0.1", port)
+    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+    c.request(method, path, data, headers or {})
+    r = c.getresponse()
+    text = r.read().decode()
+    c.close()
+    try:
+        return r.status, r.headers, json.loads(text)
+    except json.JSONDecodeError:
+        return r.status, r.headers, text
+
+
+def post(port, path, body, headers=None):
+    return request(port, "POST", path, body, headers)
+
+
+def stream(port, path, body, headers=None):
+    """The frames of a stream: [(event or None, data text)]."""
+    status, _, text = request(port, "POST", path, body, headers)
+    equal(status, 200, f"status (body {text!r})")
+    frames = []
+    for frame in text.split("\n\n"):
+        lines = [line for line in frame.split("\n") if line and not line.startswith(":")]
+        event = [line[7:] for line in lines if line.startswith("event: ")]
+        data = [line[6:] for line in lines if line.startswith("data: ")]
+        if data:
+            frames.append((event[0] if event else None, "\n".join(data)))
+    return frames
+
+
+def begin_request(port, path, body):
+    """A socket on which a request was sent and nothing read."""
+    data = json.dumps(body).encode()
+    s = socket.create_connection(("127.0.0.1", port))
+    s.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data)
+    return s
+
+
+def metric(port, name):
+    text = request(port, "GET", "/metrics")[2]
+    return sum(float(line.split()[-1]) for line in text.split("\n") if line.startswith(name + "{") or line.startswith(name + " "))
+
+
+def use_clients():
+    """Runs this script again in an environment with the client libraries, made when it is not there."""
+    folder = os.path.join(B, "api-clients")
+    python = os.path.join(folder, "bin", "python")
+    mark = os.path.join(folder, "installed")
+    if os.path.realpath(sys.prefix) == os.path.realpath(folder):
+        return
+    if not os.path.exists(mark) or open(mark).read() != " ".join(CLIENTS):
+        out = subprocess.run(f"{sys.executable} -m venv {folder} && {python} -m pip install -q --disable-pip-version-check "
+                             + " ".join(CLIENTS), shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if out.returncode != 0:
+            report("the clients can be installed from PyPI: " + ", ".join(CLIENTS), out.stdout.decode()[-2000:])
+            done()
+        with open(mark, "w") as f:
+            f.write(" ".join(CLIENTS))
+    os.execv(python, [python, "-B"] + sys.argv)
