@@ -237,7 +237,7 @@ def needle(r, lv, sentences=None, keys=None, asks=None):
     """Codes given once each in filler, then questions (turns of one conversation) about them: with one question a text
     five tokens in hundreds would teach anything."""
     n = sentences if sentences is not None else r.randint(*lv.needle)
-    k = keys or (1 if r.random() < .4 else r.randint(*lv.keys))
+    k = keys or (1 if r.random() < .5 else r.randint(*lv.keys))
     names, codes = r.sample(THINGS, k), [str(r.randint(1000, 9999)) for _ in range(k)]
     where = sorted(r.randint(0, n) for _ in names)
     s, at = '', 0

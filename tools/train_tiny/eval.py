@@ -45,7 +45,7 @@ def main():
     ap.add_argument('--json')
     ap.add_argument('--sentences', default='10,40,90')
     ap.add_argument('--needle-n', type=int, default=40)
-    ap.add_argument('--skills', default='')
+    ap.add_argument('--skills', default='', help='part of the name of a skill, or `none`')
     a = ap.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -82,10 +82,11 @@ def main():
             S = [data.needle(r, lv, s, keys, 1) for _ in range(a.needle_n)]
             length = round(np.mean([len(data.encode(tok, p)[0]) for p in S]))
             row = {}
-            for name, run in (('selected', Run(select=True)), ('dense', Run()), ('random', Run(select=True, random_select=True))):
+            ways = [('selected', Run(select=True)), ('dense', Run()), ('random', Run(select=True, random_select=True))]
+            for name, run in ways if keys == 1 else ways[:1]:
                 row[name] = sum(train.right(m, tok, S, run))
             out[f'needle, {s} sentences, {keys} codes'] = dict(tokens=length, n=a.needle_n, **row, interval=wilson(row['selected'], a.needle_n))
-            print(f'needle {s:4d} sentences ({length} tokens), {keys} codes: selected {row["selected"]}/{a.needle_n} {wilson(row["selected"], a.needle_n)}  dense {row["dense"]}  random {row["random"]}', flush=True)
+            print(f'needle {s:4d} sentences ({length} tokens), {keys} codes: {row} of {a.needle_n} {wilson(row["selected"], a.needle_n)}', flush=True)
     if a.json:
         json.dump(out, open(a.json, 'w'), indent=1)
 

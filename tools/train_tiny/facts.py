@@ -121,6 +121,6 @@ def talk(r):
     elif k < .35:
         q, a, t = unknown(r)
     else:
-        q, a, t = r.choice(HADAL if k < .77 else TALK)
+        q, a, t = r.choice(HADAL[:1] * 5 + HADAL[1:2] * 2 + HADAL[2:] if k < .77 else TALK)     # the first questions come most
         q = r.choice(q)
     return casual(r, q), a, t
