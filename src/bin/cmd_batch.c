@@ -35,12 +35,8 @@ static const char help_rest[] =
 enum { OPT_CONCURRENCY = 256 };
 
 static const struct option long_options[] = {
-    {"model", required_argument, NULL, 'm'},
-    {"numerics", required_argument, NULL, ARG_NUMERICS},
-    {"isa", required_argument, NULL, ARG_ISA},
-    {"layout", required_argument, NULL, ARG_LAYOUT},
-    {"threads", required_argument, NULL, ARG_THREADS},
-    {"ctx", required_argument, NULL, ARG_CTX},
+    MODEL_OPTIONS,
+    CONTEXT_OPTION,
     {"input", required_argument, NULL, 'i'},
     {"output", required_argument, NULL, 'o'},
     {"concurrency", required_argument, NULL, OPT_CONCURRENCY},

@@ -183,11 +183,7 @@ static int run(struct bench *b, enum output out)
 int cmd_bench(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},
-        {"numerics", required_argument, NULL, ARG_NUMERICS},
-        {"isa", required_argument, NULL, ARG_ISA},
-        {"threads", required_argument, NULL, ARG_THREADS},
-        {"layout", required_argument, NULL, ARG_LAYOUT},
+        MODEL_OPTIONS,
         {"quick", no_argument, NULL, OPT_QUICK},
         {"ctx", required_argument, NULL, OPT_CTX_LIST},
         {"batch", required_argument, NULL, OPT_BATCH},

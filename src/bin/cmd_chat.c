@@ -210,21 +210,7 @@ static int take_option(struct chat *c, int option)
 int cmd_chat(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},
-        {"numerics", required_argument, NULL, ARG_NUMERICS},
-        {"isa", required_argument, NULL, ARG_ISA},
-        {"threads", required_argument, NULL, ARG_THREADS},
-        {"ctx", required_argument, NULL, ARG_CTX},
-        {"think", required_argument, NULL, ARG_THINK},
-        {"system", required_argument, NULL, ARG_SYSTEM},
-        {"tools", required_argument, NULL, ARG_TOOLS},
-        {"max-tokens", required_argument, NULL, ARG_MAX_TOKENS},
-        {"temperature", required_argument, NULL, ARG_TEMPERATURE},
-        {"top-p", required_argument, NULL, ARG_TOP_P},
-        {"top-k", required_argument, NULL, ARG_TOP_K},
-        {"min-p", required_argument, NULL, ARG_MIN_P},
-        {"stop", required_argument, NULL, ARG_STOP},
-        {"seed", required_argument, NULL, ARG_SEED},
+        TALK_OPTIONS,
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };

@@ -375,11 +375,7 @@ static int take_option(struct logits_job *j, int c)
 int cmd_logits(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},
-        {"numerics", required_argument, NULL, ARG_NUMERICS},
-        {"isa", required_argument, NULL, ARG_ISA},
-        {"threads", required_argument, NULL, ARG_THREADS},
-        {"layout", required_argument, NULL, ARG_LAYOUT},
+        MODEL_OPTIONS,
         {"tokens", required_argument, NULL, OPT_TOKENS},
         {"positions", required_argument, NULL, OPT_POSITIONS},
         {"mtp", no_argument, NULL, OPT_MTP},

@@ -50,12 +50,8 @@ enum {
 };
 
 static const struct option long_options[] = {
-    {"model", required_argument, NULL, 'm'},
-    {"numerics", required_argument, NULL, ARG_NUMERICS},
-    {"isa", required_argument, NULL, ARG_ISA},
-    {"layout", required_argument, NULL, ARG_LAYOUT},
-    {"threads", required_argument, NULL, ARG_THREADS},
-    {"ctx", required_argument, NULL, ARG_CTX},
+    MODEL_OPTIONS,
+    CONTEXT_OPTION,
     {"host", required_argument, NULL, OPT_HOST},
     {"port", required_argument, NULL, OPT_PORT},
     {"unix", required_argument, NULL, OPT_UNIX},

@@ -14,6 +14,13 @@ enum { ARG_NUMERICS = 1000, ARG_ISA, ARG_THREADS, ARG_CTX, ARG_LAYOUT };
 
 extern const char model_args_help[];
 
+/* Their rows of a getopt_long table; the context length for commands that have one. */
+#define MODEL_OPTIONS                                                                                                   \
+    {"model", required_argument, NULL, 'm'}, {"numerics", required_argument, NULL, ARG_NUMERICS},                      \
+        {"isa", required_argument, NULL, ARG_ISA}, {"threads", required_argument, NULL, ARG_THREADS},                  \
+        {"layout", required_argument, NULL, ARG_LAYOUT}
+#define CONTEXT_OPTION {"ctx", required_argument, NULL, ARG_CTX}
+
 void model_args_init(struct model_args *a);
 /* Takes option c of the rows above ('m' is the model): 1 taken, 0 not one of them, -1 refused (message printed). */
 int model_args_take(struct model_args *a, const char *command, int c, const char *arg);

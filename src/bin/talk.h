@@ -20,6 +20,15 @@ extern const char talk_args_help[];
 enum { ARG_THINK = 1100, ARG_SYSTEM, ARG_TOOLS, ARG_MAX_TOKENS, ARG_TEMPERATURE, ARG_TOP_P, ARG_TOP_K, ARG_MIN_P, ARG_STOP,
        ARG_SEED };
 
+/* Their rows of a getopt_long table. */
+#define TALK_OPTIONS                                                                                                    \
+    MODEL_OPTIONS, CONTEXT_OPTION, {"think", required_argument, NULL, ARG_THINK},                                      \
+        {"system", required_argument, NULL, ARG_SYSTEM}, {"tools", required_argument, NULL, ARG_TOOLS},                \
+        {"max-tokens", required_argument, NULL, ARG_MAX_TOKENS},                                                       \
+        {"temperature", required_argument, NULL, ARG_TEMPERATURE}, {"top-p", required_argument, NULL, ARG_TOP_P},      \
+        {"top-k", required_argument, NULL, ARG_TOP_K}, {"min-p", required_argument, NULL, ARG_MIN_P},                  \
+        {"stop", required_argument, NULL, ARG_STOP}, {"seed", required_argument, NULL, ARG_SEED}
+
 void talk_args_init(struct talk_args *a);
 void talk_args_free(struct talk_args *a);
 /* Takes option c, those of model_args too: 1 taken, 0 not one of them, -1 wrong usage (message printed). */

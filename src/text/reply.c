@@ -438,24 +438,30 @@ static void take_call_tag(struct reply_parser *p, const struct tag *t)
     }
 }
 
-/* Between tags only white space is well formed. */
-static bool step_between(struct reply_parser *p)
+/* Passes white space and looks at what follows it; LOOK_WAIT when more text is needed. */
+static enum look look_past_space(struct reply_parser *p, struct tag *t)
 {
     size_t n = n_ahead(p), i = 0;
     while (i < n && is_space(ahead(p)[i]))
         i++;
     keep_raw(p, i);
     if (i == n)
-        return false;
+        return LOOK_WAIT;
+    return *ahead(p) == '<' ? look_at_tag(p, 0, t) : LOOK_TEXT;
+}
+
+/* Between tags only white space is well formed. */
+static bool step_between(struct reply_parser *p)
+{
     struct tag t;
-    enum look look = *ahead(p) == '<' ? look_at_tag(p, 0, &t) : LOOK_TEXT;
+    enum look look = look_past_space(p, &t);
     if (look == LOOK_WAIT)
         return false;
     if (look == LOOK_STOP)
         p->pos = p->in.len;
     else if (look == LOOK_TEXT && p->at_end && *ahead(p) == '<' &&
-             tag_match(ahead(p), n - i, false, &t) == TAG_PARTIAL)
-        keep_raw(p, n - i); /* the reply is cut off inside a tag */
+             tag_match(ahead(p), n_ahead(p), false, &t) == TAG_PARTIAL)
+        keep_raw(p, n_ahead(p)); /* the reply is cut off inside a tag */
     else if (look == LOOK_TEXT)
         give_up(p);
     else if (p->state == IN_BLOCK)
@@ -560,14 +566,8 @@ static void leave_block(struct reply_parser *p)
 
 static bool step_after(struct reply_parser *p)
 {
-    size_t n = n_ahead(p), i = 0;
-    while (i < n && is_space(ahead(p)[i]))
-        i++;
-    keep_raw(p, i);
-    if (i == n)
-        return false;
     struct tag t;
-    enum look look = *ahead(p) == '<' ? look_at_tag(p, 0, &t) : LOOK_TEXT;
+    enum look look = look_past_space(p, &t);
     if (look == LOOK_WAIT)
         return false;
     if (look == LOOK_STOP)
