@@ -237,6 +237,17 @@ fuzz:
 mutants: programs
 	@B=$(B) CC=$(CC) tests/run_tests.sh mutants
 
+# The embedded model's skills, asked through the engine: a table on stdout, $(B)/eval-tiny.json. ARGS=--quick: fewer questions.
+# Needs python3-numpy. The mutation build shows what is lost when the indexer selects nothing.
+$(B)/tools/eval_tiny/ask: tools/eval_tiny/ask.c $(B)/libhadal.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS)
+
+.PHONY: eval-tiny
+eval-tiny: all $(B)/tools/eval_tiny/ask
+	@$(MAKE) -s -j$(JOBS) B=$(B)-mutants OPT=-O2 DEFS=-DHADAL_MUTANTS $(B)-mutants/tools/eval_tiny/ask
+	@B=$(B) python3 -B tools/eval_tiny/eval.py --json $(B)/eval-tiny.json $(ARGS)
+
 .PHONY: nightly
 nightly: test asan tsan mutants
 	@B=$(B) CC=$(CC) KIND=nightly tests/run_tests.sh $(SUITES)
@@ -263,6 +274,7 @@ help:
 	@echo 'make sim             scheduler and prefix cache in simulated worlds; SEED=N STEPS=N runs one'
 	@echo 'make mutants         plant each bug of the catalogue in docs/TESTING.md: some test must fail'
 	@echo 'make parity          random tiny models against Hugging Face transformers and numpy (fetches Python packages); CASES=, SEED='
+	@echo 'make eval-tiny       what the embedded model can do, measured through the engine (ARGS=--quick: fewer questions)'
 	@echo 'make nightly         test, asan, tsan, mutants, the long tests and ten minutes of fuzzing per target'
 	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; the pool under thread sanitizer'
 	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'

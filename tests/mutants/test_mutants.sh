@@ -78,6 +78,7 @@ done <<EOF
 26|reasoning must come back or the request is refused|chat|-
 27|no limit on JSON nesting|chat_json|-
 28|a new sequence keeps the old length|invariance|test_new_after_longer
+29|any entries instead of selected ones|golden|f32-tiny
 EOF
 echo "1..$n"
 [ "$bad" -eq 0 ]

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/base.h"
 #include "base/mutant.h"
 #include "num/num.h"
 
@@ -118,9 +119,23 @@ static uint32_t kth_largest(const float *score, int64_t n, int64_t k, int64_t *n
     return prefix;
 }
 
+/* MUTANT(29): any k of n entries, ids ascending. What the indexer is worth is what is lost by this (make eval-tiny). */
+static void any_k(int64_t n, int k, int32_t *ids)
+{
+    struct rng r = {.state = mix64((uint64_t)n)};
+    int out = 0;
+    for (int64_t i = 0; i < n && out < k; i++)
+        if ((int64_t)rng_below(&r, (uint32_t)(n - i)) < k - out)
+            ids[out++] = (int32_t)i;
+}
+
 /* The k entries of highest score, ties to the lower number, ids ascending. */
 static void top_k(const float *score, int64_t n, int k, int32_t *ids)
 {
+    if (MUTANT(29)) {
+        any_k(n, k, ids);
+        return;
+    }
     int64_t n_equal;
     uint32_t cut = kth_largest(score, n, k, &n_equal);
     int out = 0;
