@@ -251,7 +251,7 @@ def main():
     ap.add_argument('-m', '--model', default='models/tiny')
     ap.add_argument('--n', type=int, default=100)
     ap.add_argument('--needle-n', type=int, default=20)
-    ap.add_argument('--lengths', default='125,250,500,1000,2000,4000,8000,16000')
+    ap.add_argument('--lengths', default='60,125,250,500,1000,2000,4000,8000,16000')
     ap.add_argument('--depths', default='0,500,4000,16000')
     ap.add_argument('--mutant-longest', type=int, default=4000)
     ap.add_argument('--only', default='', help='only the parts whose name matches: facts, arithmetic, json, tools, none, needle, mtp')
