@@ -26,7 +26,9 @@ int cmd_tokenize(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
 int cmd_encode(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
+int cmd_usage(int argc, char **argv);
 
 /* Prints "hadal NAME: sentence" on stderr and returns EXIT_FAILED / EXIT_USAGE. */
 int fail(const char *command, const struct err *e);

@@ -2,6 +2,7 @@
 #include "bin/bin.h"
 #include "bin/model_args.h"
 #include "engine/engine.h"
+#include "serve/ledger.h"
 #include "serve/serve.h"
 
 #include <getopt.h>
@@ -13,14 +14,17 @@
 
 static const char help[] =
     "usage: hadal serve [-m DIR] [OPTIONS]\n\n"
-    "Answers HTTP requests in the form of DeepSeek's and OpenAI's chat completions: base URL http://127.0.0.1:8000. Runs\n"
-    "until SIGINT or SIGTERM, then lets running requests end; a second signal cancels them.\n\n";
+    "Answers HTTP requests in the form of DeepSeek's and OpenAI's chat completions and OpenAI's Responses (base URL\n"
+    "http://127.0.0.1:8000) and Anthropic's Messages (http://127.0.0.1:8000/anthropic). Runs until SIGINT or SIGTERM, then\n"
+    "lets running requests end; a second signal cancels them.\n\n";
 
 static const char help_rest[] =
     "  --host ADDRESS      name or address to listen on, may be given up to 8 times (default: 127.0.0.1 and ::1).\n"
-    "                      Other addresses than loopback need --no-auth\n"
+    "                      Other addresses than loopback need --ledger or\n"
+    "                      --no-auth\n"
     "  --port N            TCP port (default: 8000; 0: any free one, printed)\n"
     "  --unix PATH         listen on a socket in the file system (with --port none only there)\n"
+    "  --ledger FILE       demand a key (see hadal keys) and count usage (see hadal usage) in FILE\n"
     "  --no-auth           let everyone who reaches the address use the model\n"
     "  --name NAME         the model's name in answers and lists (default: the name of its folder)\n"
     "  --any-model         take every model name in requests\n"
@@ -46,7 +50,7 @@ static const char help_rest[] =
 
 enum {
     OPT_HOST = 256, OPT_PORT, OPT_UNIX, OPT_NO_AUTH, OPT_NAME, OPT_ANY_MODEL, OPT_RUNNING, OPT_WAITING, OPT_KEEP,
-    OPT_CORS, OPT_CERT, OPT_KEY, OPT_KEEP_ALIVE, OPT_GRACE, OPT_STRICT, OPT_FREE, OPT_LOG,
+    OPT_CORS, OPT_CERT, OPT_KEY, OPT_KEEP_ALIVE, OPT_GRACE, OPT_STRICT, OPT_FREE, OPT_LOG, OPT_LEDGER,
 };
 
 static const struct option long_options[] = {
@@ -55,6 +59,7 @@ static const struct option long_options[] = {
     {"host", required_argument, NULL, OPT_HOST},
     {"port", required_argument, NULL, OPT_PORT},
     {"unix", required_argument, NULL, OPT_UNIX},
+    {"ledger", required_argument, NULL, OPT_LEDGER},
     {"no-auth", no_argument, NULL, OPT_NO_AUTH},
     {"name", required_argument, NULL, OPT_NAME},
     {"any-model", no_argument, NULL, OPT_ANY_MODEL},
@@ -77,7 +82,7 @@ struct serve_args {
     struct model_args model;
     struct engine_options engine;
     struct serve_options serve;
-    const char *cert_path, *key_path;
+    const char *cert_path, *key_path, *ledger_path;
     char *name, *dir; /* owned */
     struct buf cert, key;
 };
@@ -121,6 +126,9 @@ static bool take_value(struct serve_args *a, int c, const char *arg)
         return take_port(a, arg);
     case OPT_UNIX:
         a->serve.unix_path = arg;
+        return true;
+    case OPT_LEDGER:
+        a->ledger_path = arg;
         return true;
     case OPT_NAME:
         a->serve.model = arg;
@@ -306,12 +314,14 @@ int cmd_serve(int argc, char **argv)
     a.engine.context_tokens = a.model.context_tokens;
     a.dir = model_find(a.model.dir, &e);
     if (a.dir == NULL || read_pem(a.cert_path, &a.cert, &a.serve.tls_cert, &e) != HD_OK ||
-        read_pem(a.key_path, &a.key, &a.serve.tls_key, &e) != HD_OK)
+        read_pem(a.key_path, &a.key, &a.serve.tls_key, &e) != HD_OK ||
+        (a.ledger_path != NULL && ledger_open(&a.serve.ledger, a.ledger_path, &e) != HD_OK))
         rc = fail("serve", &e);
     else {
         name_of_folder(&a);
         rc = run(&a);
     }
+    ledger_close(&a.serve.ledger);
     free(a.name);
     free(a.dir);
     buf_free(&a.cert);

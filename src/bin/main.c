@@ -11,12 +11,14 @@ static const struct command commands[] = {
     {"detokenize", "prints the text of token ids", cmd_detokenize},
     {"encode", "prints the prompt that a chat request becomes", cmd_encode},
     {"inspect", "shows what a checkpoint holds", cmd_inspect},
+    {"keys", "says who may use a server", cmd_keys},
     {"logits", "prints the logits of a forward pass", cmd_logits},
     {"plan", "says what a model needs, what fits and how fast memory lets it run", cmd_plan},
     {"run", "answers one prompt", cmd_run},
     {"serve", "answers requests over HTTP", cmd_serve},
     {"synth", "writes a checkpoint with synthetic weights", cmd_synth},
     {"tokenize", "prints the token ids of a text", cmd_tokenize},
+    {"usage", "prints what was used and what it costs", cmd_usage},
     {NULL, NULL, NULL},
 };
 

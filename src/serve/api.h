@@ -47,6 +47,7 @@ struct api_env {
     bool free_sampling;      /* temperature and top_p mean what they say in thinking mode too */
     bool any_model;          /* every model name is taken */
     int64_t created;         /* of the model, for listings */
+    const struct tokenizer *tokenizer; /* for prompts that are no conversations; set before a request is read */
 };
 
 struct api_req {
@@ -138,7 +139,14 @@ struct dialect {
     const char *ping; /* what is sent while nothing comes, after API_BEGIN */
 };
 
-extern const struct dialect dialect_deepseek, dialect_anthropic, dialect_responses;
+extern const struct dialect dialect_deepseek, dialect_completions, dialect_anthropic, dialect_responses;
+
+/* form.c: what the dialects of DeepSeek's own service share */
+void form_id(struct api_answer *a, const uint64_t random[2]);
+void form_usage(const struct api_answer *a, struct buf *out);
+int form_status(const struct api_error *e);
+void form_error(const struct api_error *e, const char *request_id, struct buf *out);
+void form_error_event(struct api_answer *a, const struct api_error *e, struct buf *out);
 
 /* answer.c */
 typedef void (*api_event_fn)(struct api_answer *a, const struct api_event *ev, struct buf *out);

@@ -1,7 +1,6 @@
 /* The dialect of DeepSeek's chat completions, which is also what OpenAI's chat clients speak. */
 #include "serve/api.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 /* ---------------------------------------------------------------- messages */
@@ -309,38 +308,6 @@ static int deepseek_read(struct api_req *q, const json_t *body, const struct api
 
 /* ---------------------------------------------------------------- the answer */
 
-static void deepseek_id(struct api_answer *a, const uint64_t random[2])
-{
-    uint64_t hi = random[0], lo = random[1];
-    struct buf b = {0};
-    buf_printf(&b, "%08x-%04x-4%03x-%04x-%012" PRIx64, (unsigned)(hi >> 32), (unsigned)(hi >> 16) & 0xFFFF,
-               (unsigned)hi & 0xFFF, ((unsigned)(lo >> 48) & 0x3FFF) | 0x8000, lo & 0xFFFFFFFFFFFF);
-    memcpy(a->id, b.data, b.len + 1);
-    buf_free(&b);
-}
-
-static void write_usage(const struct api_answer *a, struct buf *out)
-{
-    const struct gen_usage *u = &a->usage;
-    out_open(out, "usage", '{');
-    out_int(out, "prompt_tokens", u->prompt_tokens);
-    out_int(out, "completion_tokens", u->completion_tokens);
-    out_int(out, "total_tokens", u->prompt_tokens + u->completion_tokens);
-    out_open(out, "prompt_tokens_details", '{');
-    out_int(out, "cached_tokens", u->reused_tokens);
-    out_close(out, '}');
-    if (a->req->thinking) {
-        out_open(out, "completion_tokens_details", '{');
-        out_int(out, "reasoning_tokens", u->reasoning_tokens);
-        out_close(out, '}');
-    }
-    out_int(out, "prompt_cache_hit_tokens", u->reused_tokens);
-    out_int(out, "prompt_cache_miss_tokens", u->prompt_tokens - u->reused_tokens);
-    if (a->has_cost)
-        out_real(out, "cost", a->cost);
-    out_close(out, '}');
-}
-
 static const char *finish_reason(const struct api_answer *a)
 {
     switch (a->finish) {
@@ -432,7 +399,7 @@ static void deepseek_whole(const struct api_answer *a, struct buf *out)
     write_logprobs(a, &a->tokens[0], a->req->thinking ? &a->tokens[1] : NULL, out);
     out_str(out, "finish_reason", finish_reason(a));
     buf_str(out, "}]");
-    write_usage(a, out);
+    form_usage(a, out);
     out_str(out, "system_fingerprint", a->env->fingerprint);
     out_close(out, '}');
 }
@@ -517,7 +484,7 @@ static void deepseek_event(struct api_answer *a, const struct api_event *ev, str
         out_null(&one, "finish_reason");
     buf_str(&one, "}]");
     if (ev->kind == API_END)
-        write_usage(a, &one);
+        form_usage(a, &one);
     else if (a->req->include_usage)
         out_null(&one, "usage");
     out_close(&one, '}');
@@ -527,63 +494,14 @@ static void deepseek_event(struct api_answer *a, const struct api_event *ev, str
     buf_free(&one);
 }
 
-/* ---------------------------------------------------------------- errors */
-
-static const struct error_form {
-    int status;
-    const char *type, *code;
-} error_forms[] = {
-    [API_BAD] = {400, "invalid_request_error", "invalid_request_error"},
-    [API_SYNTAX] = {400, "invalid_request_error", "invalid_request_error"},
-    [API_TYPE] = {422, "invalid_request_error", "invalid_request_error"},
-    [API_OVERFLOW] = {400, "invalid_request_error", "invalid_request_error"},
-    [API_KEY] = {401, "authentication_error", "invalid_request_error"},
-    [API_BALANCE] = {402, "unknown_error", "invalid_request_error"},
-    [API_NOT_FOUND] = {404, "invalid_request_error", "not_found"},
-    [API_METHOD] = {405, "invalid_request_error", "method_not_allowed"},
-    [API_TOO_LARGE] = {413, "invalid_request_error", "invalid_request_error"},
-    [API_BUSY] = {429, "rate_limit_error", "rate_limit_exceeded"},
-    [API_LOADING] = {503, "service_unavailable_error", "model_loading"},
-    [API_CLOSING] = {503, "service_unavailable_error", "shutting_down"},
-    [API_INTERNAL] = {500, "internal_error", "internal_error"},
-};
-
-static int deepseek_status(const struct api_error *e)
-{
-    return error_forms[e->kind].status;
-}
-
-static void deepseek_error(const struct api_error *e, const char *request_id, struct buf *out)
-{
-    (void)request_id; /* only in the header */
-    out_open(out, NULL, '{');
-    out_open(out, "error", '{');
-    out_str(out, "message", e->msg);
-    out_str(out, "type", error_forms[e->kind].type);
-    out_null(out, "param");
-    out_str(out, "code", error_forms[e->kind].code);
-    buf_str(out, "}}");
-}
-
-static void deepseek_error_event(struct api_answer *a, const struct api_error *e, struct buf *out)
-{
-    (void)a;
-    buf_str(out, "data: ");
-    struct buf body = {0};
-    deepseek_error(e, "", &body);
-    buf_add(out, body.data, body.len);
-    buf_free(&body);
-    buf_str(out, "\n\n");
-}
-
 const struct dialect dialect_deepseek = {
     .name = "chat",
     .read = deepseek_read,
-    .make_id = deepseek_id,
+    .make_id = form_id,
     .event = deepseek_event,
     .whole = deepseek_whole,
-    .status = deepseek_status,
-    .error = deepseek_error,
-    .error_event = deepseek_error_event,
+    .status = form_status,
+    .error = form_error,
+    .error_event = form_error_event,
     .ping = ": keep-alive\n\n",
 };

@@ -11,9 +11,12 @@ struct exchange *exchange_open(struct server *s)
 {
     struct exchange *x = xcalloc(1, sizeof *x);
     uint64_t random;
+    struct timespec now;
     x->server = s;
     x->fd = -1;
     x->start_ns = now_ns();
+    clock_gettime(CLOCK_REALTIME, &now);
+    x->start_s = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
     api_random(&random, 1);
     memcpy(x->request_id, "req_", 4);
     api_base62(x->request_id + 4, random, 24);
@@ -26,6 +29,7 @@ void exchange_free(struct exchange *x)
     x->server->n_exchanges--;
     buf_free(&x->body);
     buf_free(&x->out);
+    free(x->user);
     api_answer_free(&x->answer);
     api_req_free(&x->req);
     free(x);
@@ -96,6 +100,8 @@ json_t *exchange_json(struct exchange *x, struct api_error *e)
 /* State is shared among requests of one key and one user id. */
 static void isolate(struct exchange *x, struct gen_request *g)
 {
+    free(x->user);
+    x->user = xstrdup(g->user);
     if (x->key_id == 0)
         return;
     char *user = xasprintf("%" PRId64 "/%s", x->key_id, g->user);
@@ -271,6 +277,7 @@ static void finish(struct exchange *x)
 {
     engine_release(&x->job);
     unlink_running(x);
+    account_finish(x);
     metrics_finish(x->server, x);
     if (x->server->o.log)
         log_line(x);

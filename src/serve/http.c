@@ -130,6 +130,8 @@ static bool begin(struct exchange *x, const char *method, const char *url)
         exchange_fail(x, &e);
     else if (announced_bytes(x) > x->server->o.body_bytes_max)
         fail(x, API_TOO_LARGE, "The request body is too large.");
+    else if (!x->route->open && account_check(x, &e) != 0)
+        exchange_fail(x, &e);
     return x->whole;
 }
 

@@ -36,6 +36,7 @@ void metrics_finish(struct server *s, const struct exchange *x)
     m->cached_tokens += (uint64_t)u->reused_tokens;
     m->completion_tokens += (uint64_t)u->completion_tokens;
     m->reasoning_tokens += (uint64_t)u->reasoning_tokens;
+    m->cost += x->answer.cost;
     histogram_add(&m->queue_s, seconds(u->queue_ns), long_bounds);
     histogram_add(&m->e2e_s, seconds(now - x->start_ns), long_bounds);
     if (x->first_ns == 0 || u->completion_tokens == 0)
@@ -100,6 +101,7 @@ static void write_metrics(struct buf *out, struct server *s)
         (double)m->cached_tokens);
     one(out, s, "hadal:reasoning_tokens_total", "counter", "Generated tokens of thinking parts.",
         (double)m->reasoning_tokens);
+    one(out, s, "hadal:cost_dollars_total", "counter", "What the tokens cost at the official prices.", m->cost);
     one(out, s, "hadal:kept_states", "gauge", "Finished sequences whose state is kept.", st.n_kept);
     one(out, s, "hadal:kept_tokens", "gauge", "Tokens in kept states.", (double)st.kept_tokens);
     one(out, s, "hadal:steps_total", "counter", "Passes through the model.", (double)st.steps);

@@ -27,6 +27,7 @@ static void completions_outside_beta_run(struct exchange *x)
 static const struct route routes[] = {
     {METHOD_GET, "/health", &dialect_deepseek, health_run, true},
     {METHOD_GET, "/metrics", &dialect_deepseek, metrics_run, false},
+    {METHOD_GET, "/user/balance", &dialect_deepseek, balance_run, false},
     {METHOD_POST, "/tokenize", &dialect_deepseek, tokenize_run, false},
     {METHOD_POST, "/detokenize", &dialect_deepseek, detokenize_run, false},
     {METHOD_POST, "/chat/completions", &dialect_deepseek, exchange_generate, false},
@@ -35,6 +36,8 @@ static const struct route routes[] = {
     {METHOD_POST, "/beta/v1/chat/completions", &dialect_deepseek, exchange_generate, false},
     {METHOD_POST, "/completions", &dialect_deepseek, completions_outside_beta_run, false},
     {METHOD_POST, "/v1/completions", &dialect_deepseek, completions_outside_beta_run, false},
+    {METHOD_POST, "/beta/completions", &dialect_completions, exchange_generate, false},
+    {METHOD_POST, "/beta/v1/completions", &dialect_completions, exchange_generate, false},
     {METHOD_GET, "/models", &dialect_deepseek, models_run, false},
     {METHOD_GET, "/v1/models", &dialect_deepseek, models_run, false},
     {METHOD_GET, "/beta/models", &dialect_deepseek, models_run, false},

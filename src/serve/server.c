@@ -75,6 +75,7 @@ int server_port(const struct server *s)
 void server_ready(struct server *s, struct engine *e)
 {
     s->env.context_tokens = engine_env(e)->context_tokens;
+    s->env.tokenizer = engine_env(e)->tokenizer;
     atomic_store(&s->engine, e);
 }
 

@@ -3,6 +3,8 @@
 #define HADAL_SERVE_SERVER_H
 
 #include "serve/api.h"
+#include "serve/ledger.h"
+#include "serve/prices.h"
 #include "serve/serve.h"
 
 #include <microhttpd.h>
@@ -63,7 +65,9 @@ struct exchange {
     bool begun, cancelled;
     struct api_req req;
     struct api_answer answer;
-    int64_t key_id;
+    int64_t key_id;            /* 0: the server has no keys */
+    char *user;                /* user id of the request, owned */
+    double start_s;            /* seconds since 1970 */
     uint64_t start_ns, first_ns, last_out_ns;
     struct exchange *prev, *next; /* of the server's list of exchanges with a job */
 };
@@ -83,7 +87,6 @@ struct server {
     uint64_t close_ns;
     struct metrics metrics;
     uint64_t n_requests;
-    bool needs_key;
 };
 
 /* http.c */
@@ -124,6 +127,13 @@ void histogram_add(struct histogram *h, double v, const double *bounds);
 /* models.c */
 void models_run(struct exchange *x);
 void models_one_run(struct exchange *x);
+
+/* account.c */
+/* Whose request this is; 0, or -1 with *e filled. */
+int account_check(struct exchange *x, struct api_error *e);
+/* What the finished answer cost; writes its row before the last byte goes out. */
+void account_finish(struct exchange *x);
+void balance_run(struct exchange *x);
 
 /* tokens.c */
 void tokenize_run(struct exchange *x);

@@ -6,6 +6,7 @@
  * The script is a JSON array of {"when": TEXT, "reply": TEXT or [TOKEN, ...], "delay_ms": N}: the first entry whose
  * `when` is in the prompt's text answers it, with its reply and an end token. A TOKEN is the array of its bytes. */
 #include "engine/engine.h"
+#include "serve/ledger.h"
 #include "serve/serve.h"
 
 #include <pthread.h>
@@ -211,12 +212,15 @@ int main(int argc, char **argv)
     struct serve_options o;
     json_error_t why;
     pthread_t thread;
+    const char *ledger = option(argc, argv, "--ledger", NULL);
     serve_options_init(&o);
     o.port = 0;
     o.model = "deepseek-v4-flash";
     o.unix_path = option(argc, argv, "--unix", NULL);
     o.grace_s = number(argc, argv, "--grace", "30");
     o.strict_replay = number(argc, argv, "--strict", "0") != 0;
+    if (ledger != NULL && ledger_open(&o.ledger, ledger, &e) != HD_OK)
+        die(e.msg);
     o.body_bytes_max = number(argc, argv, "--body-max", "50331648");
     if (tokenizer_open(&t, option(argc, argv, "--tokenizer", ""), &e) != HD_OK)
         die(e.msg);
@@ -239,6 +243,7 @@ int main(int argc, char **argv)
     pthread_join(thread, NULL);
     server_close(&the_server);
     engine_close(&later.engine);
+    ledger_close(&o.ledger);
     tokenizer_close(&t);
     json_decref((json_t *)(uintptr_t)s.entries);
     free(s.logits);

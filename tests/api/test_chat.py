@@ -309,6 +309,27 @@ def paths(s):
     refused(s, 400, "completions api is only available when using beta api", {}, "/completions")
 
 
+def fim(s):
+    ask = {"model": "deepseek-v4-flash", "prompt": "def PLAIN", "suffix": "end <think>", "max_tokens": 50}
+    got = post(s.port, "/beta/completions", ask)[2]
+    equal((got["object"], got["choices"][0]["text"], got["choices"][0]["finish_reason"]),
+          ("text_completion", "Hello, world.", "stop"))
+    parts = [post(s.port, "/tokenize", {"content": ask[k]})[2]["count"] for k in ("prompt", "suffix")]
+    equal(got["usage"]["prompt_tokens"], sum(parts) + 4, "the prompt: four control tokens, the rest text")
+    frames = stream(s.port, "/beta/completions", {**ask, "stream": True})
+    equal("".join(json.loads(f[1])["choices"][0]["text"] for f in frames[:-1]), "Hello, world.", "the stream")
+    got = post(s.port, "/beta/completions", {"model": "deepseek-v4-flash", "prompt": "PLAIN", "echo": True})[2]
+    equal(got["choices"][0]["text"], "PLAINHello, world.", "echo")
+    refused(s, 400, "logprobs is not supported here", {**ask, "logprobs": 2}, "/beta/completions")
+
+
+def prefix(s):
+    messages = [{"role": "user", "content": "PLAIN"}, {"role": "assistant", "content": "Oh.", "prefix": True}]
+    got = post(s.port, "/beta/chat/completions", {**body(""), "messages": messages, **OFF})[2]
+    equal(got["choices"][0]["message"]["content"], "Hello, world.", "only the continuation")
+    refused(s, 400, "prefix", {**body(""), "messages": messages + [{"role": "user", "content": "x"}]})
+
+
 def tokens(s):
     ids = post(s.port, "/tokenize", {"content": "Hello 深圳 <think>"})[2]["tokens"]
     equal(post(s.port, "/detokenize", {"tokens": ids})[2]["content"], "Hello 深圳 <think>", "there and back")
@@ -360,6 +381,8 @@ with Scripted(SCRIPT) as s:
     check("broken HTTP", lambda: framing(s))
     check("several requests on one connection", lambda: keep_alive(s))
     check("64 streams", lambda: many(s))
+    check("text completions and filling in", lambda: fim(s))
+    check("prefix completion", lambda: prefix(s))
     check("paths", lambda: paths(s))
     check("tokenize and detokenize", lambda: tokens(s))
     check("lists of models", lambda: models(s))

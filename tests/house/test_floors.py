@@ -8,7 +8,7 @@ import tree
 
 RANK = {"base": 0, "num": 1, "ops": 2, "text": 2, "comm": 2, "model": 3, "engine": 4, "serve": 5, "bin": 6}
 SIBLINGS = {"ops/cpu", "ops/cuda", "ops/ascend"}
-DIALECTS = {"openai_chat", "openai_responses", "anthropic", "deepseek"}
+DIALECTS = {"deepseek", "completions", "anthropic", "openai_responses"}
 BANNED = {
     "exit": "return a code", "_exit": "return a code", "getenv": "pass it from src/bin", "printf": "return data",
     "puts": "return data", "putchar": "return data", "perror": "fill struct err",
