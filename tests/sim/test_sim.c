@@ -37,7 +37,7 @@ static struct tokenizer *tokenizer;
 
 static void die(const struct world *w, const char *what)
 {
-    printf("not ok - %s: SEED=%llu STEPS=%llu\n", what, (unsigned long long)w->seed, (unsigned long long)w->step + 1);
+    printf("not ok 1 - %s: SEED=%llu STEPS=%llu\n", what, (unsigned long long)w->seed, (unsigned long long)w->step + 1);
     exit(1);
 }
 
@@ -338,7 +338,7 @@ int main(void)
     uint64_t seed = number_from("SEED", 0), steps = number_from("STEPS", STEPS), n = seed == 0 ? N_WORLDS : 1;
     struct err e = {0};
     if (tokenizer_open(&tokenizer, "models/tiny", &e) != HD_OK) {
-        printf("not ok - %s\n", e.msg);
+        printf("not ok 1 - %s\n", e.msg);
         return 1;
     }
     uint64_t jobs = 0, reused = 0, put_back = 0, evicted = 0, failed = 0, tails = 0;
@@ -359,6 +359,6 @@ int main(void)
            (unsigned long long)reused, (unsigned long long)put_back, (unsigned long long)evicted,
            (unsigned long long)tails, (unsigned long long)failed);
     bool all_seen = seed != 0 || (reused > 0 && put_back > 0 && evicted > 0 && tails > 0 && failed > 0);
-    printf("%sok - %s\n", all_seen ? "" : "not ", all_seen ? "simulated worlds" : "something never happened");
+    printf("%sok 1 - %s\n", all_seen ? "" : "not ", all_seen ? "simulated worlds" : "something never happened");
     return all_seen ? 0 : 1;
 }
