@@ -35,10 +35,11 @@ def main():
         diff = {}
         try:
             j = json.loads(r.stdout)
-            where = {p: i for i, p in enumerate(j['positions'])}
-            for pos, want, got in (('positions', 'logits', 'logits'), ('mtp_positions', 'mtp_logits', 'mtp_logits')):
-                diff[want] = max(abs(j[got][where[p]][c] - w) for p, row in zip(e[pos], e[want]) for c, w in zip(e['columns'], row))
-            same = all(max(range(len(row)), key=row.__getitem__) == a for row, a in ((j['logits'][where[p]], a) for p, a in zip(e['positions'], e['argmax'])))
+            for pos, rows in (('positions', 'logits'), ('mtp_positions', 'mtp_logits')):
+                got = dict(zip(j[pos], j[rows]))
+                diff[rows] = max(abs(got[p][c] - w) for p, row in zip(e[pos], e[rows]) for c, w in zip(e['columns'], row))
+            got = dict(zip(j['positions'], j['logits']))
+            same = all(max(range(len(got[p])), key=got[p].__getitem__) == a for p, a in zip(e['positions'], e['argmax']))
         except Exception as x:
             diff, same = {'error': 9e9}, False
             print('#', x, r.stderr.strip()[:200])
