@@ -215,6 +215,7 @@ static void catch_signals(struct server *s)
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGHUP, &ignore, NULL); /* keys are read again whenever they change */
 }
 
 struct loading {
