@@ -36,7 +36,7 @@ def main(model, corpus, out):
         select = reference.Model.select
         m.select = lambda a, qa, p, f: kept.setdefault(p, select(m, a, qa, p, f))
         X = m.forward(t)[-1]
-        pos = np.unique(np.concatenate([[0, 1, 3, 4, 7], np.linspace(8, T - 1, 11).astype(int), [p for p in (127, 128, 255, 256, 511) if p < T]]))
+        pos = np.unique([0, 1, 3, 4, 7, *np.linspace(8, T - 1, 11).astype(int), *(p for p in (127, 128, 255, 256, 511) if p < T)])
         lg, mp = m.logits(X[pos])[0], np.unique(np.linspace(0, T - 2, 8).astype(int))
         items = [('tokens', 'I64', t.astype(np.int64)), ('positions', 'I64', pos.astype(np.int64)), ('columns', 'I64', columns), ('logits', 'F32', lg[:, columns].astype(np.float32)),
                  ('argmax', 'I64', lg.argmax(1)), ('mtp_positions', 'I64', mp), ('mtp_logits', 'F32', m.mtp(X, t)[mp][:, columns].astype(np.float32))]
