@@ -180,8 +180,11 @@ static int open_pools(struct model *m, uint64_t budget_bytes, double tail_share,
     uint64_t budget = budget_bytes != 0 ? budget_bytes : ram / 2;
     int64_t n_tails = (int64_t)((double)budget * tail_share / (double)m->kv.tail_bytes);
     int64_t n = (int64_t)((budget - (uint64_t)n_tails * m->kv.tail_bytes) / m->kv.page_bytes);
-    if (budget_bytes == 0 && n > once)
+    if (budget_bytes == 0 && n > once) { /* tails keep their share of what is left */
         n = once;
+        double tail_bytes = (double)n * (double)m->kv.page_bytes * tail_share / (1 - tail_share);
+        n_tails = (int64_t)(tail_bytes / (double)m->kv.tail_bytes);
+    }
     if (n < 1 || n > INT32_MAX || n_tails > INT32_MAX)
         return err_set(e, HD_EARG, "a KV budget of %llu bytes does not hold one page of %zu bytes",
                        (unsigned long long)budget, m->kv.page_bytes);

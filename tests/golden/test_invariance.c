@@ -31,7 +31,7 @@ static struct model *open_model(const char *name, enum numerics n, int threads, 
     o.n_threads = threads;
     o.isa = isa;
     o.max_rows = ROWS;
-    o.tail_share = 0.5;
+    o.tail_share = 0.8;
     if (model_open(&m, golden_dir(name), &o, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
     return m;
