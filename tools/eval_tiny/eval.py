@@ -204,11 +204,11 @@ def needle_case(r, chars, keys):
     return [data.user(''.join(parts) + f'What is the code for {names[i]}?')], codes[i]
 
 
-def needle(model, out, lengths, n, keys, mutants):
+def needle(model, out, lengths, n, most_tokens, keys, mutants):
     rate = tokens_per_char(model)
     for length in lengths:
         r = random.Random(SEED + length)
-        cases = [needle_case(r, length / rate, keys) for _ in range(max(1, n if length <= 4096 else n * 4096 // length))]
+        cases = [needle_case(r, length / rate, keys) for _ in range(max(1, min(n, most_tokens // length)))]
         for what, mutant in [('', 0)] + [(w, m) for w, m, longest in mutants if length <= longest]:
             answers = ask(model, [request(t, max_tokens=12) for t, _ in cases], mutant)
             good = [a['content'].strip() == c for a, (_, c) in zip(answers, cases)]
@@ -251,9 +251,10 @@ def main():
     ap.add_argument('-m', '--model', default='models/tiny')
     ap.add_argument('--n', type=int, default=100)
     ap.add_argument('--needle-n', type=int, default=20)
+    ap.add_argument('--needle-tokens', type=int, default=80000, help='most tokens of all questions of one length')
     ap.add_argument('--lengths', default='60,125,250,500,1000,2000,4000,8000,16000')
     ap.add_argument('--depths', default='0,500,4000,16000')
-    ap.add_argument('--mutant-longest', type=int, default=4000)
+    ap.add_argument('--mutant-longest', type=int, default=1000)
     ap.add_argument('--only', default='', help='only the parts whose name matches: facts, arithmetic, json, tools, none, needle, mtp')
     ap.add_argument('--quick', action='store_true')
     ap.add_argument('--corpus')
@@ -269,8 +270,8 @@ def main():
     parts = [('facts', lambda: facts_about(a.model, out, a.n)), ('arithmetic', lambda: arithmetic(a.model, out, a.n)),
              ('json', lambda: extraction(a.model, out, a.n)), ('tools', lambda: tool_use(a.model, out, a.n, False)),
              ('tools', lambda: tool_use(a.model, out, a.n, True)), ('none', lambda: no_tool(a.model, out, a.n)),
-             ('needle', lambda: needle(a.model, out, lengths, a.needle_n, 1, broken)),
-             ('needle', lambda: needle(a.model, out, [x for x in lengths if x <= 2000], a.needle_n, 3, broken)),
+             ('needle', lambda: needle(a.model, out, lengths, a.needle_n, a.needle_tokens, 1, broken)),
+             ('needle', lambda: needle(a.model, out, [x for x in lengths if x <= 1000], a.needle_n, a.needle_tokens, 3, [])),
              ('mtp', lambda: mtp(a.model, out, depths, a.n // 4))]
     for name, part in parts:
         if re.search(a.only or '.', name):
