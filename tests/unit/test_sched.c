@@ -174,6 +174,42 @@ static void test_swarm(void **state)
     close_engine(e);
 }
 
+/* Part of all prompt tokens that came from earlier turns, over a conversation of 40 turns with results of tools. */
+static double hit_rate(int n_keep)
+{
+    struct engine_options o = {.n_keep = n_keep};
+    struct engine *e = open_engine(300, 128, &o);
+    struct gen_request talk = request(1, 2500, 1, "agent");
+    int64_t prompts = 0, reused = 0;
+    for (uint64_t turn = 0; turn < 40; turn++) {
+        struct gen_request r = request(0, 0, 30, "agent"), more = request(100 + turn, 50 + (int)(turn * 37 % 200), 1, "");
+        for (size_t i = 0; i < more.prompt.n; i++)
+            ids_add(&talk.prompt, more.prompt.data[i]);
+        for (size_t i = 0; i < talk.prompt.n; i++)
+            ids_add(&r.prompt, talk.prompt.data[i]);
+        struct job *j = submit(e, r);
+        struct outcome out = {0};
+        run_to_end(e, j, &out);
+        prompts += turn == 0 ? 0 : out.end.usage.prompt_tokens;
+        reused += out.end.usage.reused_tokens;
+        for (int64_t i = 0; i < 30; i++)
+            ids_add(&talk.prompt, fake_next(talk.prompt.data, (int64_t)talk.prompt.n));
+        gen_request_free(&more);
+        engine_release(&j);
+    }
+    gen_request_free(&talk);
+    close_engine(e);
+    return (double)reused / (double)prompts;
+}
+
+static void test_agent_replay(void **state)
+{
+    (void)state;
+    double pages = hit_rate(-1), kept = hit_rate(0);
+    printf("# of the prompt tokens of 40 turns, %.4f were known from pages, %.4f with kept states\n", pages, kept);
+    assert_true(pages >= 0.95 && kept > pages);
+}
+
 /* The one that computes is cancelled: a waiting one goes on from what is there. */
 static void test_cancelled_leader(void **state)
 {
@@ -391,6 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_is_never_starved), cmocka_unit_test(test_long_prompt_always_advances),
         cmocka_unit_test(test_swarm),          cmocka_unit_test(test_cancelled_leader),
+        cmocka_unit_test(test_agent_replay),
         cmocka_unit_test(test_reasons),        cmocka_unit_test(test_fair_users),
         cmocka_unit_test(test_weights),        cmocka_unit_test(test_priority),
         cmocka_unit_test(test_admission_by_pages), cmocka_unit_test(test_put_back),
