@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The engine on the trained model against the float64 reference (tests/data/tiny/len*.safetensors), exact numerics.
-TAP; standard library only.   parity.py [PROGRAM]"""
+TAP; standard library only.   test_parity.py [PROGRAM]"""
 import json, os, struct, subprocess, sys, tempfile
 
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
@@ -21,7 +21,7 @@ def read(path):
 
 
 def main():
-    program = sys.argv[1] if len(sys.argv) > 1 else f'{ROOT}/hadal'
+    program = sys.argv[1] if len(sys.argv) > 1 else os.path.abspath(os.environ.get('HADAL', f'{ROOT}/hadal'))
     cases = sorted(n for n in os.listdir(f'{ROOT}/tests/data/tiny') if n.startswith('len'))
     count = failed = 0
     for n in cases:
