@@ -14,6 +14,8 @@ const struct fast_kern *fast_kern_for(enum cpu_isa isa)
 #elif defined(__aarch64__)
     if (isa >= ISA_NEON)
         k = &fast_kern_neon;
+    if (isa >= ISA_NEON_DOT)
+        k = &fast_kern_neondot;
 #endif
     (void)isa;
     return k;

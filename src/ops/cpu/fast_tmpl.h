@@ -13,7 +13,7 @@
 #include "ops/cpu/fast_decl.h"
 #include "ops/cpu/fast_pack.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #define UNROLL_2 _Pragma("GCC unroll 2")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))

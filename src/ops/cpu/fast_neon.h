@@ -1,0 +1,51 @@
+/* Vectors of 128 bits for fast_tmpl.h: what both NEON levels share. vi is kept as four 32-bit lanes. */
+#define LANES 4
+#define X_TILE 6
+#define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
+#define D_TILE 4
+#define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4)
+#define INDEX_HEADS 8
+
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+
+static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+#define AS_S8(v) vreinterpretq_s8_s32(v)
+#define AS_U8(v) vreinterpretq_u8_s32(v)
+#define AS_S16(v) vreinterpretq_s16_s32(v)
+#define AS_U16(v) vreinterpretq_u16_s32(v)
+#define OF_U8(v) vreinterpretq_s32_u8(v)
+#define OF_S16(v) vreinterpretq_s32_s16(v)
+#define OF_U16(v) vreinterpretq_s32_u16(v)
+
+#define vf_zero() vdupq_n_f32(0)
+#define vf_set(x) vdupq_n_f32(x)
+#define vf_load(p) vld1q_f32(p)
+#define vf_store(p, v) vst1q_f32(p, v)
+#define vf_fma(a, b, c) vfmaq_f32(c, a, b)
+#define vf_mul(a, b) vmulq_f32(a, b)
+#define vf_from_bits(v) vreinterpretq_f32_s32(v)
+#define vf_from_i32(v) vcvtq_f32_s32(v)
+#define vi_load(p) OF_U8(vld1q_u8((const uint8_t *)(const void *)(p)))
+#define vi_set32(x) vdupq_n_s32((int32_t)(x))
+#define vi_and(a, b) vandq_s32(a, b)
+#define vi_add32(a, b) vaddq_s32(a, b)
+#define vi_max32(a, b) vmaxq_s32(a, b)
+#define vi_sra16_4(v) OF_S16(vshrq_n_s16(AS_S16(v), 4))
+#define vi_sll16_8(v) OF_U16(vshlq_n_u16(AS_U16(v), 8))
+#define vi_sll32_16(v) vshlq_n_s32(v, 16)
+#define vi_sll32_23(v) vshlq_n_s32(v, 23)
+#define vi_srl16_4(v) OF_U16(vshrq_n_u16(AS_U16(v), 4))
+/* 16-bit values of a and b alternating, from the low or the high half */
+#define vi_low16_pairs(a, b) OF_U16(vzip1q_u16(AS_U16(a), AS_U16(b)))
+#define vi_high16_pairs(a, b) OF_U16(vzip2q_u16(AS_U16(a), AS_U16(b)))
+#define vi_lookup(table, index) OF_U8(vqtbl1q_u8(AS_U8(table), AS_U8(index)))
+#define vi_table16(p) vreinterpretq_s32_s8(vld1q_s8(p))
+
+static inline __attribute__((always_inline)) vi vi_widen8(const uint8_t *p)
+{
+    uint32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))))));
+}
