@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The trainer's chat encoder writes the official format byte for byte.  TAP; standard library only."""
-import hashlib, os, sys
+import hashlib, json, os, sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'tools', 'train_tiny'))
 import encoding as e
@@ -26,6 +26,12 @@ CASES = [
     ('effort text', hashlib.sha256(e.EFFORT_MAX.encode()).hexdigest()[:16], 'f7a24f3b3050d4a8'),
     ('task', e.text([dict(role='user', content='q', task='action'), says('Search')]), f'{B}{U}q{A}</think><｜action｜>Search{END}'),
 ]
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'data', 'encoding')
+for i in (1, 2, 3, 4):
+    with open(f'{DATA}/test_input_{i}.json') as f, open(f'{DATA}/test_output_{i}.txt', newline='') as g:
+        x, want = json.load(f), g.read()
+    x = x if isinstance(x, dict) else dict(messages=x)
+    CASES.append((f'official case {i}', e.text(x['messages'], thinking=i < 4, tools=x.get('tools')), want))
 failed = 0
 for i, (name, got, want) in enumerate(CASES, 1):
     failed += got != want

@@ -3,7 +3,7 @@
     python3 corpus.py FOLDER          downloads the packages (apt-get download, nothing is installed) and writes
                                       FOLDER/corpus.txt, one paragraph a line, and FOLDER/sources.json
 """
-import gzip, html, json, os, re, subprocess, sys
+import gzip, json, os, re, subprocess, sys
 
 PACKAGES = {
     'bible-kjv-text': 'King James Version of the Bible (1611); the copyright of the text has expired',

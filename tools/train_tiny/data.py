@@ -3,7 +3,7 @@
 A generator takes a random.Random and a Level (how long, how hard) and returns the pieces of one conversation:
 [(text, trained)].  Everything an assistant says is trained.  `rows` packs conversations into token rows.
 """
-import json, random
+import json
 import numpy as np
 import encoding
 from facts import casual, talk

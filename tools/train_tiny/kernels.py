@@ -1,4 +1,4 @@
-"""Optional fused CPU path for the hyper-connections: compiles kernels.c once with gcc and wraps it as autograd functions.
+"""Optional fused CPU path for what is not a matrix product: compiles kernels.c once with gcc and wraps it as autograd functions.
 `available()` is False when there is no compiler; model.py then uses plain PyTorch (also on a GPU)."""
 import ctypes, os, subprocess, tempfile
 import torch

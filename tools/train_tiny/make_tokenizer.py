@@ -3,9 +3,9 @@
 Same normaliser, three-step pre-tokeniser, decoder and special-token names as the real tokenizer.json, the ids packed
 into 3968.  Digits are never merged (arithmetic depends on it): the training text has every digit cut off by itself.
 """
-import collections, json, os, random, re, sys
+import json, os, random, re, sys
 import regex_steps
-from tokenizers import Tokenizer, AddedToken, Regex, models, trainers, pre_tokenizers, decoders, normalizers
+from tokenizers import Tokenizer, Regex, models, trainers, pre_tokenizers, decoders, normalizers
 import data, encoding
 
 VOCAB = 3968

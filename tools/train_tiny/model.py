@@ -331,7 +331,7 @@ class Attention(nn.Module):
 
     def forward(self, a, tab, ctx):
         """a [B, T, D] with T a multiple of the chunk; ctx: Run (flags in, losses out)."""
-        c, r, (B, T, D) = self.c, self.ratio, a.shape
+        c, r, (B, T) = self.c, self.ratio, a.shape[:2]
         H, hd, W = c.num_attention_heads, c.head_dim, ctx.window or c.sliding_window
         qa = self.q_norm(self.wq_a(a))
         C = math.gcd(CHUNK, math.gcd(W, T))

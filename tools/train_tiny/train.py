@@ -98,21 +98,6 @@ def right(m, tok, samples, run):
     return out
 
 
-def evaluate(m, tok, n, seed=10 ** 6, k=None, sentences=(10, 40)):
-    m.eval()
-    lv, res, run = data.Level(), {}, lambda **kw: Run(select=True, **kw)
-    for name, g in (('arith', lambda r: data.arithmetic(r, lv, True)), ('tools', lambda r: data.tools(r, lv, 1, 0.)), ('no_tool', lambda r: data.tools(r, lv, 1, 1.)),
-                    ('faq', lambda r: data.faq(r, lv)), ('json', lambda r: data.extract(r, lv))):
-        r = random.Random(seed)
-        res[name] = float(np.mean(right(m, tok, [g(r) for _ in range(n)], run())))
-    for s in sentences:
-        for keys in (1, 3):
-            r = random.Random(seed)
-            res[f'needle{s}x{keys}'] = float(np.mean(right(m, tok, [data.needle(r, lv, s, keys, 1) for _ in range(n)], run())))
-    m.train()
-    return {k: round(v, 3) for k, v in res.items()}
-
-
 # ---------------------------------------------------------------- training
 def stage_at(cfg, frac):
     """The stage of the schedule for a part of the time, and how far it is inside."""
