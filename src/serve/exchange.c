@@ -309,7 +309,7 @@ void exchange_drain(struct exchange *x)
 
 void exchange_tick(struct exchange *x)
 {
-    if (x->connection == NULL || now_ns() - x->last_out_ns < KEEP_ALIVE_NS_S * UINT64_C(1000000000))
+    if (x->connection == NULL || now_ns() - x->last_out_ns < (uint64_t)x->server->o.ping_s * UINT64_C(1000000000))
         return;
     bool begun = x->answer.usage.prompt_tokens > 0;
     buf_str(&x->out, !x->streams ? "\n" : begun ? x->route->dialect->ping : ": keep-alive\n\n");

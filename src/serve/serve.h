@@ -27,6 +27,7 @@ struct serve_options {
     const char *cors;         /* value of Access-Control-Allow-Origin, NULL: none */
     int64_t body_bytes_max;
     int keep_alive_s;         /* how long an idle connection stays open */
+    int ping_s;               /* after so long without a byte something empty is sent */
     int grace_s;              /* how long running requests may go on at shutdown */
     int max_connections;
     bool no_auth;             /* other addresses than loopback without keys */

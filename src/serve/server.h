@@ -10,7 +10,7 @@
 #include <microhttpd.h>
 #include <stdatomic.h>
 
-enum { DAEMONS_MAX = 2 * SERVE_HOSTS_MAX + 1, OUT_BYTES_MAX = 256 << 10, KEEP_ALIVE_NS_S = 10 };
+enum { DAEMONS_MAX = 2 * SERVE_HOSTS_MAX + 1, OUT_BYTES_MAX = 256 << 10 };
 
 /* What a metric line needs, counted by the thread itself. */
 enum { HISTOGRAM_BUCKETS = 16 };

@@ -1,7 +1,7 @@
 /* The HTTP server over a model without mathematics: it answers what a script says. Tests start it; see server.py.
  *
  *   scripted_server --tokenizer PATH --script FILE [--context N] [--running N] [--waiting N] [--grace N] [--strict]
- *                   [--ledger FILE] [--unix PATH] [--body-max N] [--loading MS]
+ *                   [--ledger FILE] [--unix PATH] [--body-max N] [--loading MS] [--ping SECONDS]
  *
  * The script is a JSON array of {"when": TEXT, "reply": TEXT or [TOKEN, ...], "delay_ms": N}: the first entry whose
  * `when` is in the prompt's text answers it, with its reply and an end token. A TOKEN is the array of its bytes. */
@@ -217,6 +217,7 @@ int main(int argc, char **argv)
     o.port = 0;
     o.model = "deepseek-v4-flash";
     o.unix_path = option(argc, argv, "--unix", NULL);
+    o.ping_s = number(argc, argv, "--ping", "10");
     o.grace_s = number(argc, argv, "--grace", "30");
     o.strict_replay = number(argc, argv, "--strict", "0") != 0;
     if (ledger != NULL && ledger_open(&o.ledger, ledger, &e) != HD_OK)

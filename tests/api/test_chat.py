@@ -351,6 +351,27 @@ def models(s):
         equal((got["data"][0]["type"], got["has_more"]), ("model", False), "Anthropic's list")
 
 
+def pings():
+    with Scripted([{"when": "", "reply": "Ok.", "delay_ms": 2500}], "--ping", "1") as s:
+        results = {}
+        def one(path, more):
+            c = server.begin_request(s.port, path, {**body("x"), "max_tokens": 2, **OFF, **more})
+            data = b""
+            while not data.endswith(b"0\r\n\r\n"):
+                data += c.recv(4096)
+            results[path, bool(more)] = data
+        threads = [threading.Thread(target=one, args=a) for a in
+                   (("/chat/completions", {}), ("/chat/completions", {"stream": True}), ("/v1/messages", {"stream": True}))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        equal(b": keep-alive\n\n" in results["/chat/completions", True], True, "a comment in a stream")
+        equal(b'event: ping\ndata: {"type":"ping"}\n\n' in results["/v1/messages", True], True, "a ping")
+        head, _, chunks = results["/chat/completions", False].partition(b"\r\n\r\n")
+        equal((chunks[:4], b'"content":"Ok' in chunks), (b"1\r\n\n", True), "an empty line before a whole answer")
+
+
 def unix_socket():
     path = os.path.join(server.work, "socket")
     with Scripted(SCRIPT, "--unix", path):
@@ -393,5 +414,6 @@ check("the model is loading", loading)
 check("shutdown lets requests end", graceful)
 check("shutdown cancels after the grace time", impatient)
 check("a body that is too large", too_large)
+check("something is sent while nothing comes", pings)
 check("a socket in the file system", unix_socket)
 server.done()
