@@ -24,7 +24,7 @@ static int read_content(struct reading *r, size_t i, const json_t *m, json_t *to
     json_t *content = field_get(m, "content"), *part;
     size_t k;
     if (content == NULL || field_is_text(content)) {
-        json_object_set(to, "content", content == NULL ? json_string("") : content);
+        json_object_set_new(to, "content", content == NULL ? json_string("") : json_incref(content));
         return 0;
     }
     if (!json_is_array(content))
