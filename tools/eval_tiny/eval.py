@@ -17,6 +17,7 @@ SEED = 10 ** 7
 BUILD = os.environ.get('B', 'build')
 LEVEL = data.Level()
 EOS = 1
+WINDOW = 128                                                # tokens that attention reads without any selection
 data.dialogue = lambda turns, thinking, system='', tools=None, effort=None: dict(
     turns=([{'role': 'system', 'content': system}] if system else []) + turns, thinking=thinking, tools=tools)
 
@@ -173,7 +174,8 @@ def tool_use(model, out, n, thinking):
             again.append((d, i, d['turns'][:i] + [said, dict(d['turns'][i + 1], tool_call_id='call_0')]))
     answers = ask(model, [request(turns, thinking, d['tools']) for d, _, turns in again])
     used = [result_used(a, json.loads(d['turns'][i + 1]['content']), d['turns'][-1]['content']) for a, (d, i, _) in zip(answers, again)]
-    wrong = [dict(wanted=d['turns'][-1]['content'], got=a['content'] or a['calls']) for ok, a, (d, _, _) in zip(used, answers, again) if not ok]
+    wrong = [dict(wanted=d['turns'][-1]['content'], got=a['content'] or a['calls'])
+             for ok, a, (d, _, _) in zip(used, answers, again) if not ok]
     out.add(f'tools: then uses the result, {mode}', sum(used), len(used), wrong)
 
 
@@ -193,7 +195,8 @@ def tokens_per_char(model):
 
 
 def needle_case(r, chars, keys):
-    """(turns, code): codes given once each at uniform places of about `chars` characters of filler, one asked for."""
+    """(turns, code, characters after it): codes given once each at uniform places of about `chars` characters of filler, one
+    asked for."""
     parts = []
     while sum(map(len, parts)) < chars:
         parts.append(data.sentence(r))
@@ -201,7 +204,8 @@ def needle_case(r, chars, keys):
     for name, code in zip(names, codes):
         parts.insert(r.randint(0, len(parts)), f'The code for {name} is {code}. ')
     i = r.randrange(keys)
-    return [data.user(''.join(parts) + f'What is the code for {names[i]}?')], codes[i]
+    text = ''.join(parts) + f'What is the code for {names[i]}?'
+    return [data.user(text)], codes[i], len(text) - text.index(f'The code for {names[i]} is')
 
 
 def needle(model, out, lengths, n, most_tokens, keys, mutants):
@@ -210,11 +214,13 @@ def needle(model, out, lengths, n, most_tokens, keys, mutants):
         r = random.Random(SEED + length)
         cases = [needle_case(r, length / rate, keys) for _ in range(max(1, min(n, most_tokens // length)))]
         for what, mutant in [('', 0)] + [(w, m) for w, m, longest in mutants if length <= longest]:
-            answers = ask(model, [request(t, max_tokens=12) for t, _ in cases], mutant)
-            good = [a['content'].strip() == c for a, (_, c) in zip(answers, cases)]
+            answers = ask(model, [request(t, max_tokens=12) for t, _, _ in cases], mutant)
+            good = [a['content'].strip() == c for a, (_, c, _) in zip(answers, cases)]
+            near = [ok for ok, (_, _, after) in zip(good, cases) if after * rate < WINDOW]
             mean = round(sum(a['prompt_tokens'] for a in answers) / len(answers))
-            wrong = [dict(wanted=c, got=a['content']) for ok, a, (_, c) in zip(good, answers, cases) if not ok]
-            out.add(f'needle, {length} tokens, {keys} code{"s" * (keys > 1)}{what}', sum(good), len(good), wrong, tokens=mean)
+            wrong = [dict(wanted=c, got=a['content']) for ok, a, (_, c, _) in zip(good, answers, cases) if not ok]
+            out.add(f'needle, {length} tokens, {keys} code{"s" * (keys > 1)}{what}', sum(good), len(good), wrong, tokens=mean,
+                    in_window=f'{sum(near)}/{len(near)}', beyond=f'{sum(good) - sum(near)}/{len(good) - len(near)}')
 
 
 # ---------------------------------------------------------------- MTP
