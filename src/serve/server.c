@@ -12,8 +12,8 @@
 
 void serve_options_init(struct serve_options *o)
 {
-    *o = (struct serve_options){.port = 8000, .model = "deepseek-v4", .body_bytes_max = 48 << 20, .keep_alive_s = 900, .ping_s = 10,
-                                .grace_s = 60, .max_connections = 4096, .log_fd = 2};
+    *o = (struct serve_options){.port = 8000, .model = "deepseek-v4", .body_bytes_max = 48 << 20, .keep_alive_s = 900,
+                                .ping_s = 10, .grace_s = 60, .max_connections = 4096, .log_fd = 2};
 }
 
 /* The same model and program have the same fingerprint, others another one. */
