@@ -19,6 +19,8 @@ void cache_open(struct cache *c, const struct runner *r)
     c->free_list = xcalloc((size_t)n, sizeof *c->free_list);
     c->bucket = xcalloc(buckets, sizeof *c->bucket);
     memset(c->bucket, 0xff, buckets * sizeof *c->bucket);
+    if (!heap_init(&c->leaves, n) || !heap_init(&c->spare_tails, n))
+        abort(); /* of the size of the arrays above */
     for (int32_t i = 0; i < n; i++)
         c->free_list[i] = n - 1 - i;
 }
@@ -33,6 +35,8 @@ void cache_close(struct cache *c)
     free(c->bucket);
     free(c->free_list);
     free(c->roots);
+    heap_free(&c->leaves);
+    heap_free(&c->spare_tails);
     *c = (struct cache){0};
 }
 
@@ -110,7 +114,64 @@ void cache_pages(const struct cache *c, int32_t node, int32_t *out)
         out[c->nodes[node].depth - 1] = c->nodes[node].page;
 }
 
+/* ---------------------------------------------------------------- what goes first */
+
+static uint64_t leaf_key(const void *cache, int32_t i)
+{
+    const struct cache_node *n = &((const struct cache *)cache)->nodes[i];
+    return (uint64_t)n->pinned << 63 | n->last_use;
+}
+
+static void weigh_leaf(struct cache *c, int32_t i)
+{
+    if (c->nodes[i].n_children == 0 && c->nodes[i].n_active == 0)
+        heap_put(&c->leaves, i, leaf_key(c, i));
+    else
+        heap_drop(&c->leaves, i);
+}
+
+/* What a tail is worth: where branches part and where chains end hits are likely; inside a chain the deeper a power of
+ * two divides the depth the longer it stays, so that a thinned chain keeps points to go on from all along. */
+static uint64_t tail_key(const void *cache, int32_t i)
+{
+    const struct cache_node *n = &((const struct cache *)cache)->nodes[i];
+    uint64_t class = n->n_children == 1 ? 0 : n->n_children > 1 ? 1 : 2;
+    uint64_t evenness = class == 0 ? (uint64_t)__builtin_ctz((unsigned)n->depth) : 0;
+    return class << 62 | evenness << 56 | n->last_use;
+}
+
+static void weigh_tail(struct cache *c, int32_t i)
+{
+    if (c->nodes[i].tail != CACHE_NONE && !c->nodes[i].pinned)
+        heap_put(&c->spare_tails, i, tail_key(c, i));
+    else
+        heap_drop(&c->spare_tails, i);
+}
+
+/* After its children, its state or its tail became others. */
+static void weigh(struct cache *c, int32_t i)
+{
+    weigh_leaf(c, i);
+    weigh_tail(c, i);
+}
+
 /* ---------------------------------------------------------------- standing on nodes */
+
+static void stand_on(struct cache *c, int32_t i)
+{
+    if (c->nodes[i].n_active++ > 0)
+        return;
+    c->n_inactive--;
+    heap_drop(&c->leaves, i);
+}
+
+static void stand_off(struct cache *c, int32_t i)
+{
+    if (--c->nodes[i].n_active > 0)
+        return;
+    c->n_inactive++;
+    weigh_leaf(c, i);
+}
 
 int64_t cache_inactive_on_path(const struct cache *c, int32_t node)
 {
@@ -123,13 +184,13 @@ int64_t cache_inactive_on_path(const struct cache *c, int32_t node)
 void cache_enter(struct cache *c, int32_t node)
 {
     for (; node != CACHE_NONE; node = c->nodes[node].parent)
-        c->n_inactive -= c->nodes[node].n_active++ == 0;
+        stand_on(c, node);
 }
 
 void cache_leave(struct cache *c, int32_t node)
 {
     for (; node != CACHE_NONE; node = c->nodes[node].parent)
-        c->n_inactive += --c->nodes[node].n_active == 0;
+        stand_off(c, node);
 }
 
 void cache_touch(struct cache *c, int32_t node)
@@ -141,7 +202,7 @@ void cache_touch(struct cache *c, int32_t node)
 
 int32_t cache_step_up(struct cache *c, int32_t node)
 {
-    c->n_inactive += --c->nodes[node].n_active == 0;
+    stand_off(c, node);
     return c->nodes[node].parent;
 }
 
@@ -171,8 +232,10 @@ static int32_t add_node(struct cache *c, int32_t user, int32_t parent, uint64_t 
         c->nodes[*head].prev = i;
     *head = i;
     c->bucket[hash & c->mask] = i;
-    if (parent != CACHE_NONE)
+    if (parent != CACHE_NONE) {
         c->nodes[parent].n_children++;
+        weigh(c, parent);
+    }
     memcpy(c->tokens + (size_t)i * CACHE_PAGE, tokens, CACHE_PAGE * sizeof *tokens);
     c->n_inactive++;
     return i;
@@ -194,8 +257,9 @@ int32_t cache_step_down(struct cache *c, int32_t user, int32_t parent, uint64_t 
     } else if (tail != CACHE_NONE) {
         c->runner.tail_give(c->runner.self, tail);
     }
-    c->n_inactive -= n->n_active++ == 0;
     n->last_use = ++c->clock;
+    stand_on(c, i);
+    weigh_tail(c, i);
     return i;
 }
 
@@ -214,6 +278,7 @@ void cache_pin(struct cache *c, int32_t node)
     for (; node != CACHE_NONE && !c->nodes[node].pinned && c->n_pinned < c->n_nodes / 2; node = c->nodes[node].parent) {
         c->nodes[node].pinned = true;
         c->n_pinned++;
+        weigh(c, node);
     }
 }
 
@@ -233,8 +298,12 @@ static void remove_node(struct cache *c, int32_t i)
     *(n->prev == CACHE_NONE ? head_of(c, n->user, n->parent) : &c->nodes[n->prev].next) = n->next;
     if (n->next != CACHE_NONE)
         c->nodes[n->next].prev = n->prev;
-    if (n->parent != CACHE_NONE)
+    if (n->parent != CACHE_NONE) {
         c->nodes[n->parent].n_children--;
+        weigh(c, n->parent);
+    }
+    heap_drop(&c->leaves, i);
+    heap_drop(&c->spare_tails, i);
     if (n->tail != CACHE_NONE)
         c->runner.tail_give(c->runner.self, n->tail);
     c->runner.page_unref(c->runner.self, n->page);
@@ -247,66 +316,33 @@ static void remove_node(struct cache *c, int32_t i)
 
 /* ---------------------------------------------------------------- eviction */
 
-static int32_t oldest_leaf(const struct cache *c)
-{
-    int32_t best = CACHE_NONE;
-    for (int32_t i = 0; i < c->n_nodes && c->n_inactive > 0; i++) {
-        const struct cache_node *n = &c->nodes[i], *b = &c->nodes[best == CACHE_NONE ? i : best];
-        if (!n->used || n->n_children > 0 || n->n_active > 0)
-            continue;
-        if (best == CACHE_NONE || n->pinned < b->pinned || (n->pinned == b->pinned && n->last_use < b->last_use))
-            best = i;
-    }
-    return best;
-}
-
 bool cache_evict_page(struct cache *c)
 {
-    int32_t i = oldest_leaf(c);
-    if (i == CACHE_NONE)
+    int32_t i = heap_top(&c->leaves, leaf_key, c);
+    if (i == HEAP_NONE)
         return false;
     remove_node(c, i);
     c->n_evicted++;
     return true;
 }
 
-uint64_t cache_oldest_use(const struct cache *c)
+uint64_t cache_oldest_use(struct cache *c)
 {
-    int32_t i = oldest_leaf(c);
-    return i == CACHE_NONE ? UINT64_MAX : c->nodes[i].last_use;
-}
-
-/* What a tail is worth: where branches part and where chains end hits are likely; inside a chain the deeper a power of
- * two divides the depth the longer it stays, so that a thinned chain keeps points to go on from all along. */
-static int tail_class(const struct cache_node *n)
-{
-    return n->n_children == 1 ? 0 : n->n_children > 1 ? 1 : 2;
-}
-
-static bool tail_before(const struct cache_node *a, const struct cache_node *b)
-{
-    if (tail_class(a) != tail_class(b))
-        return tail_class(a) < tail_class(b);
-    if (tail_class(a) == 0 && __builtin_ctz((unsigned)a->depth) != __builtin_ctz((unsigned)b->depth))
-        return __builtin_ctz((unsigned)a->depth) < __builtin_ctz((unsigned)b->depth);
-    return a->last_use < b->last_use;
+    int32_t i = heap_top(&c->leaves, leaf_key, c);
+    return i == HEAP_NONE ? UINT64_MAX : c->nodes[i].last_use;
 }
 
 int32_t cache_take_tail(struct cache *c, bool evict)
 {
-    int32_t tail = c->runner.tail_take(c->runner.self), best = CACHE_NONE;
+    int32_t tail = c->runner.tail_take(c->runner.self);
     if (tail >= 0 || !evict)
         return tail >= 0 ? tail : CACHE_NONE;
-    for (int32_t i = 0; i < c->n_nodes; i++) {
-        const struct cache_node *n = &c->nodes[i];
-        if (n->used && n->tail != CACHE_NONE && !n->pinned &&
-            (best == CACHE_NONE || tail_before(n, &c->nodes[best])))
-            best = i;
-    }
-    if (best == CACHE_NONE)
+    int32_t best = heap_top(&c->spare_tails, tail_key, c);
+    if (best == HEAP_NONE)
         return CACHE_NONE;
     tail = c->nodes[best].tail;
     c->nodes[best].tail = CACHE_NONE;
+    heap_drop(&c->spare_tails, best);
     c->n_tails--;
     c->n_tails_evicted++;
     return tail;
@@ -324,6 +360,8 @@ static void check_node(const struct cache *c, int32_t i)
         n_active += c->nodes[k].n_active;
     }
     assert(n->n_children == n_children && n->n_active >= n_active);
+    assert((c->leaves.place[i] > 0) == (n_children == 0 && n->n_active == 0));
+    assert((c->spare_tails.place[i] > 0) == (n->tail != CACHE_NONE && !n->pinned));
     assert(find_child(c, n->user, n->parent, n->hash, tokens_of(c, i)) == i);
     uint64_t before = n->parent == CACHE_NONE ? cache_seed(n->user) : c->nodes[n->parent].hash;
     assert(n->hash == cache_hash(before, tokens_of(c, i)));

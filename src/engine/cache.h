@@ -7,11 +7,13 @@
  *
  * A node is active while a sequence that runs or is kept stands on it or below it; only other nodes can be evicted, from
  * the leaves up, least recently used first, pinned ones last. All memory is taken when the cache opens: there are never
- * more nodes than pages. Belongs to the step thread. */
+ * more nodes than pages. What to evict stands on top of a heap, so a full cache costs no search. Belongs to the step
+ * thread. */
 #ifndef HADAL_ENGINE_CACHE_H
 #define HADAL_ENGINE_CACHE_H
 
 #include "engine/engine.h"
+#include "engine/heap.h"
 
 enum { CACHE_PAGE = KV_PAGE_TOKENS, CACHE_NONE = -1 };
 
@@ -34,6 +36,8 @@ struct cache {
     int32_t *roots;  /* first node of each user, grown with the user numbers */
     int32_t n_roots, n_nodes, n_free, n_inactive, n_pinned, n_tails;
     uint64_t mask, clock;
+    struct heap leaves; /* that can be evicted, pinned ones last, by last use */
+    struct heap spare_tails; /* nodes whose tail may be given to another node, by what it is worth */
     uint64_t n_evicted, n_tails_evicted;
 };
 
@@ -73,7 +77,7 @@ void cache_pin(struct cache *c, int32_t node); /* it and all above, while half o
 
 /* Evicts the least recently used inactive leaf; false when there is none. */
 bool cache_evict_page(struct cache *c);
-uint64_t cache_oldest_use(const struct cache *c); /* of that leaf; UINT64_MAX when there is none */
+uint64_t cache_oldest_use(struct cache *c); /* of that leaf; UINT64_MAX when there is none */
 /* A tail to fill: a free one, or (when `evict`) that of another node: inside chains first, then branches, then leaves,
  * pinned ones never. CACHE_NONE when there is none. */
 int32_t cache_take_tail(struct cache *c, bool evict);

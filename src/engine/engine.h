@@ -220,6 +220,11 @@ struct engine_options {
     int n_keep;             /* KV states kept for reuse, up to two a job (end of prompt, end of reply); -1: none, 0: 8 */
     int prefill_rows;       /* prompt rows in a step beside decodes; 0: a quarter of the model's rows */
     bool no_cache;          /* no prefix cache */
+    /* The disk tier (docs/SERVING.md): state that memory has no room for, and what outlives the process. */
+    const char *cache_dir;     /* a folder of one engine at a time, made when missing; NULL: none */
+    uint64_t cache_disk_bytes; /* of it; 0: 16 GiB */
+    void (*log)(void *arg, const char *line); /* a sentence about the disk tier now and then; any thread; may be NULL */
+    void *log_arg;
 };
 void engine_options_init(struct engine_options *o);
 
@@ -249,6 +254,17 @@ int engine_next(struct job *j, struct gen_event *ev, int timeout_ms);
 void engine_cancel(struct job *j);   /* GEN_END with FINISH_CANCELLED follows within one step */
 void engine_release(struct job **j); /* cancels when still running; no events after that */
 
+struct disk_stats {
+    int64_t pages, tails;         /* on disk */
+    uint64_t bytes, limit_bytes;  /* taken by files, of at most */
+    uint64_t pages_saved, tails_saved, pages_loaded, tails_loaded, tokens_loaded, evicted;
+    uint64_t dropped;             /* pages and tails that left memory before they could be saved */
+    uint64_t damaged;             /* records that did not verify */
+    uint64_t read_errors, write_errors;
+    bool on, paused;              /* paused: the disk is full or refuses, nothing is saved for now */
+    bool direct, ring;            /* O_DIRECT and io_uring are in use; otherwise the page cache, pread and pwrite */
+};
+
 struct engine_stats {
     int n_running, n_waiting, n_kept;
     int64_t kept_tokens;
@@ -256,6 +272,9 @@ struct engine_stats {
     uint64_t steps, prompt_tokens, reused_tokens, completion_tokens;
     uint64_t recomputed_tokens; /* of requests that had to give their pages up and went on later */
     uint64_t put_back, pages_evicted, tails_evicted;
+    /* Requests that started, by where the longest part of their beginning came from. */
+    uint64_t hits_memory, hits_disk, misses;
+    struct disk_stats disk; /* all 0 without a disk tier */
 };
 void engine_read_stats(struct engine *e, struct engine_stats *s);
 /* Why a request reused no more than it did, as a sentence for the log and the API. */

@@ -30,6 +30,7 @@ void job_start(struct engine *e, struct job *j)
     u->queue_ns = j->start_ns - j->submit_ns;
     u->reused_tokens = j->n_fed;
     e->counts.reused_tokens += (uint64_t)j->n_fed;
+    *(j->n_fed == 0 ? &e->counts.misses : &e->counts.hits_memory) += 1;
     tell_prompt(j);
 }
 
