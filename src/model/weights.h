@@ -17,7 +17,7 @@ struct matrix {
     enum dtype dtype, scale_dtype;
     int rows, cols;
     const char *name; /* of the tensor, for errors; owned by the checkpoint */
-    void *prepared;   /* a back end's own layout of it, or NULL; owned by the back end */
+    const void *packed; /* the device's own layout of it (ops->adopt), or NULL; owned by the device */
 };
 
 /* n fp32 values: F32 tensors stay in the mapping, BF16 and F16 (small) are widened and owned by struct weights. */

@@ -281,6 +281,14 @@ struct ops {
     /* Once per matrix, before its first use: the device may keep a copy in a layout of its own (w->packed), after which
      * linear and moe read only that. true: it did, and the caller may drop the stored form from memory. */
     bool (*prepare)(struct dev *d, struct wmat *w);
+    /* The same in steps, for packed forms that live in a file. packed_bytes: of the device's layout of w, from its shape
+     * alone; 0: w runs as it is stored. pack: writes that form into mem (64-byte aligned); false: w has a value that the
+     * layout cannot hold, and runs as it is stored. adopt: w->packed = a form that pack once left in mem, which stays the
+     * caller's and mapped; w's values are not read. A file made with another layout_version does not fit. */
+    size_t (*packed_bytes)(struct dev *d, const struct wmat *w);
+    bool (*pack)(struct dev *d, const struct wmat *w, void *mem);
+    bool (*adopt)(struct dev *d, struct wmat *w, const void *mem); /* false: out of memory, the device's error */
+    uint32_t layout_version;
 
     void (*embed)(struct dev *d, const struct op_embed *o);
     void (*hc_pre)(struct dev *d, const struct op_hc_pre *o);

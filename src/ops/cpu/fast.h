@@ -7,6 +7,10 @@
 
 /* ops->prepare: packs w when the device has fast kernels and the layout fits it. Out of memory is the device's error. */
 bool fast_prepare(struct dev *d, struct wmat *w);
+/* ops->packed_bytes, pack, adopt. */
+size_t fast_packed_bytes(struct dev *d, const struct wmat *w);
+bool fast_pack(struct dev *d, const struct wmat *w, void *mem);
+bool fast_adopt(struct dev *d, struct wmat *w, const void *mem);
 void fast_store_free(struct fast_store *s);
 
 /* Whether an operation's weights are packed in a shape that the fast path takes. */

@@ -67,25 +67,58 @@ static void pack_task(void *arg, int i, int i_thread)
     il16_pack_tile(j->m, j->w, i);
 }
 
+size_t fast_packed_bytes(struct dev *d, const struct wmat *w)
+{
+    return cpu_of(d)->fast != NULL && il16_shape_fits(w) ? il16_bytes(w) : 0;
+}
+
+bool fast_pack(struct dev *d, const struct wmat *w, void *mem)
+{
+    struct il16 m;
+    if (!il16_fits(w))
+        return false;
+    il16_begin(&m, w, mem);
+    struct pack_job j = {&m, w};
+    cpu_run(cpu_of(d), m.n_tiles, (double)w->rows * w->cols, pack_task, &j);
+    return true;
+}
+
+/* Memory for a description and `bytes` behind it. */
+static uint8_t *take(struct cpu_dev *c, const struct wmat *w, size_t bytes)
+{
+    _Static_assert(sizeof(struct il16) <= HEAD_BYTES, "the description precedes the lines");
+    if (c->store == NULL)
+        c->store = xcalloc(1, sizeof *c->store);
+    uint8_t *mem = store_take(c->store, HEAD_BYTES + bytes);
+    if (mem == NULL)
+        err_set(&c->first_error, HD_ENOMEM, "no memory for a packed copy of a %dx%d matrix (%zu bytes)", w->rows, w->cols,
+                bytes);
+    return mem;
+}
+
+static void describe(struct wmat *w, uint8_t *head, const void *mem)
+{
+    il16_view((struct il16 *)(void *)head, w, mem);
+    w->packed = head;
+}
+
+bool fast_adopt(struct dev *d, struct wmat *w, const void *mem)
+{
+    uint8_t *head = take(cpu_of(d), w, 0);
+    if (head == NULL)
+        return false;
+    describe(w, head, mem);
+    return true;
+}
+
 bool fast_prepare(struct dev *d, struct wmat *w)
 {
     struct cpu_dev *c = cpu_of(d);
     if (c->fast == NULL || w->data == NULL || !il16_fits(w))
         return false;
-    if (c->store == NULL)
-        c->store = xcalloc(1, sizeof *c->store);
-    _Static_assert(sizeof(struct il16) <= HEAD_BYTES, "the description precedes the lines");
-    size_t bytes = il16_bytes(w);
-    uint8_t *mem = store_take(c->store, HEAD_BYTES + bytes);
-    if (mem == NULL) {
-        err_set(&c->first_error, HD_ENOMEM, "no memory for a packed copy of a %dx%d matrix (%zu bytes)", w->rows, w->cols,
-                bytes);
+    uint8_t *mem = take(c, w, il16_bytes(w));
+    if (mem == NULL || !fast_pack(d, w, mem + HEAD_BYTES))
         return false;
-    }
-    struct il16 *m = (struct il16 *)(void *)mem;
-    il16_begin(m, w, mem + HEAD_BYTES);
-    struct pack_job j = {m, w};
-    cpu_run(c, m->n_tiles, (double)w->rows * w->cols, pack_task, &j);
-    w->packed = m;
+    describe(w, mem, mem + HEAD_BYTES);
     return true;
 }

@@ -41,15 +41,15 @@ static size_t scale_bytes(const struct il16 *m)
     return (n + 63) / 64 * 64;
 }
 
+bool il16_shape_fits(const struct wmat *w)
+{
+    return w->format != W_F16 && (w->format != W_FP4 || (!w->scale_f32 && w->cols % 32 == 0));
+}
+
 bool il16_fits(const struct wmat *w)
 {
-    if (w->format == W_F16)
-        return false;
-    if (w->format != W_FP4)
-        return true;
-    if (w->scale_f32 || w->cols % 32 != 0)
-        return false;
-    return memchr(w->scale, 0, (size_t)w->rows * (size_t)(w->cols / 32)) == NULL;
+    return il16_shape_fits(w) && (w->format != W_FP4 ||
+                                  memchr(w->scale, 0, (size_t)w->rows * (size_t)(w->cols / 32)) == NULL);
 }
 
 size_t il16_bytes(const struct wmat *w)
@@ -138,20 +138,27 @@ static void pack_fp8_scales(float *out, const struct il16 *m, const struct wmat 
         out[i] = w->scale_f32 ? ((const float *)w->scale)[i] : f32_from_e8m0(((const uint8_t *)w->scale)[i]);
 }
 
+void il16_view(struct il16 *out, const struct wmat *w, const void *mem)
+{
+    *out = shape_of(w);
+    const uint8_t *scale = (const uint8_t *)mem + (size_t)out->n_tiles * out->tile_bytes;
+    out->data = mem;
+    if (w->format == W_FP4)
+        out->scale8 = scale;
+    else if (w->format == W_FP8)
+        out->scale = (const float *)(const void *)scale;
+}
+
 void il16_begin(struct il16 *out, const struct wmat *w, void *mem)
 {
     assert(il16_fits(w));
-    *out = shape_of(w);
+    il16_view(out, w, mem);
     uint8_t *scale = (uint8_t *)mem + (size_t)out->n_tiles * out->tile_bytes;
-    out->data = mem;
-    if (w->format == W_FP4) {
-        memset(scale, 127, scale_bytes(out)); /* padding rows: any finite scale */
+    memset(scale, w->format == W_FP4 ? 127 : 0, scale_bytes(out)); /* padding rows: any finite scale */
+    if (w->format == W_FP4)
         pack_fp4_scales(scale, out, w->scale);
-        out->scale8 = scale;
-    } else if (w->format == W_FP8) {
+    else if (w->format == W_FP8)
         pack_fp8_scales((float *)(void *)scale, out, w);
-        out->scale = (const float *)(const void *)scale;
-    }
 }
 
 void il16_pack(struct il16 *out, const struct wmat *w, void *mem)

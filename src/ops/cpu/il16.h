@@ -32,8 +32,12 @@ struct il16 {
     const float *scale;     /* FP8 [rows/128][cols/128], rounded up */
 };
 
+/* Of the layout above: files hold packed matrices, and must be made anew when a byte of it moves. */
+enum { IL16_VERSION = 1 };
+
 /* Whether the layout can hold the matrix exactly: not F16, and FP4 only with e8m0 scales none of which is 0 (2^-127). */
 bool il16_fits(const struct wmat *w);
+bool il16_shape_fits(const struct wmat *w); /* the part of it that reads no scale */
 /* Bytes of memory that il16_pack needs for it (a multiple of 64). */
 size_t il16_bytes(const struct wmat *w);
 /* Packs `w` into mem (64-byte aligned, il16_bytes long; owned by the caller) and describes the result in out. */
@@ -41,6 +45,8 @@ void il16_pack(struct il16 *out, const struct wmat *w, void *mem);
 /* The same in parts, for several threads: everything but the tiles, then each tile once, in any order. */
 void il16_begin(struct il16 *out, const struct wmat *w, void *mem);
 void il16_pack_tile(const struct il16 *m, const struct wmat *w, int tile);
+/* Describes what il16_pack of a matrix of this shape and format once left in mem; reads no value. */
+void il16_view(struct il16 *out, const struct wmat *w, const void *mem);
 /* The value at (row, col) of the packed matrix, scale included: the scalar truth of the layout. */
 float il16_get(const struct il16 *m, int row, int col);
 
