@@ -2,8 +2,10 @@
 #include "engine/job.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---------------------------------------------------------------- jobs in and out */
 
@@ -128,6 +130,8 @@ static void *step_thread(void *arg)
 
 /* ---------------------------------------------------------------- opening and closing */
 
+#define REPLAY_BYTES (INT64_C(64) << 20)
+
 void engine_options_init(struct engine_options *o)
 {
     *o = (struct engine_options){0};
@@ -144,6 +148,7 @@ void engine_destroy(struct engine *e)
     assert(e->waiting.n == 0 && e->running.n == 0);
     states_free(e);
     sampler_close(&e->sampler);
+    replay_close(&e->env.replay);
     if (e->runner.close != NULL)
         e->runner.close(e->runner.self);
     tokenizer_close(&e->tokenizer);
@@ -200,6 +205,24 @@ static struct engine *engine_alloc(struct runner r, const struct request_env *en
     return e;
 }
 
+/* Replies are remembered in memory, and in a file where there is a folder for state. */
+static int open_replay(struct engine *e, const struct engine_options *o, struct err *err)
+{
+    char *warning = NULL, *in_cache = NULL;
+    if (o->replay_path == NULL && o->cache_dir != NULL) {
+        if (mkdir(o->cache_dir, 0700) != 0 && errno != EEXIST)
+            return err_sys(err, errno, "%s: cannot be made", o->cache_dir);
+        in_cache = path_join(o->cache_dir, "replies");
+    }
+    int rc = replay_open(&e->env.replay, e->env.tokenizer, o->replay_bytes > 0 ? o->replay_bytes : REPLAY_BYTES,
+                         o->replay_path != NULL ? o->replay_path : in_cache, &warning, err);
+    if (warning != NULL && o->log != NULL)
+        o->log(o->log_arg, warning);
+    free(warning);
+    free(in_cache);
+    return rc;
+}
+
 int engine_create(struct engine **out, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
                   const struct engine_options *o, struct err *err)
 {
@@ -208,6 +231,8 @@ int engine_create(struct engine **out, struct runner r, const struct request_env
     memcpy(e->eos, eos, (size_t)n_eos * sizeof *eos);
     e->n_eos = n_eos;
     int rc = sampler_open(&e->sampler, r.n_vocab, err);
+    if (rc == HD_OK && o->replay_bytes >= 0)
+        rc = open_replay(e, o, err);
     if (rc != HD_OK) {
         engine_destroy(e);
         return rc;
@@ -261,6 +286,8 @@ void engine_read_stats(struct engine *e, struct engine_stats *s)
     *s = e->stats;
     s->n_waiting = e->n_waiting + e->n_incoming;
     pthread_mutex_unlock(&e->mutex);
+    if (e->env.replay != NULL)
+        replay_read_stats(e->env.replay, &s->replay);
 }
 
 /* ---------------------------------------------------------------- submitting */
@@ -294,6 +321,7 @@ static struct job *job_of_request(struct engine *e, struct gen_request *r)
     j->n_prompt = (int64_t)r->prompt.n;
     j->max_tokens = r->params.max_tokens;
     j->pin_tokens = r->pin_tokens;
+    j->raw = r->params.raw;
     j->priority = r->priority;
     j->weight = r->weight > 0 ? r->weight : 1;
     j->deadline_ns = r->deadline_ns;

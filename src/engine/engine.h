@@ -13,6 +13,7 @@
 #ifndef HADAL_ENGINE_ENGINE_H
 #define HADAL_ENGINE_ENGINE_H
 
+#include "engine/replay.h"
 #include "model/model.h"
 #include "text/text.h"
 
@@ -172,6 +173,8 @@ struct request_env {
     enum chat_profile profile;
     struct sampling defaults; /* of generation_config.json */
     int64_t context_tokens;
+    struct replay *replay;  /* what stands for earlier replies in messages; NULL: their text */
+    const char *user_scope; /* NULL: none; stands before every user_id, so that ids of two owners differ */
 };
 
 /* Reads a request in the form of the chat API:
@@ -179,9 +182,10 @@ struct request_env {
  *   thinking {"type": "enabled" | "disabled"} (default enabled), reasoning_effort (default high);
  *   max_tokens, temperature, top_p, top_k, min_p, seed, stop, logprobs, top_logprobs, user_id;
  *   profile ("preview" | "official"), keep_thinking, match_added_tokens (booleans), echo of none.
- * A field of another name is refused: nothing that a caller asks for is silently ignored. max_tokens defaults to the
- * official 8,192 (65,536 thinking, 131,072 at effort max), and is cut to what the context leaves. Without seed a random
- * one is drawn. Errors HD_EARG name the field. */
+ * Earlier replies in messages become the tokens they were generated as, where replay.h knows them (not with
+ * match_added_tokens). A field of another name is refused: nothing that a caller asks for is silently ignored.
+ * max_tokens defaults to the official 8,192 (65,536 thinking, 131,072 at effort max), and is cut to what the context
+ * leaves. Without seed a random one is drawn. Errors HD_EARG name the field. */
 int request_parse(struct gen_request *r, const json_t *body, const struct request_env *env, struct err *e);
 
 /* ---------------------------------------------------------------- engine (engine.c) */
@@ -223,8 +227,10 @@ struct engine_options {
     /* The disk tier (docs/SERVING.md): state that memory has no room for, and what outlives the process. */
     const char *cache_dir;     /* a folder of one engine at a time, made when missing; NULL: none */
     uint64_t cache_disk_bytes; /* of it; 0: 16 GiB */
-    void (*log)(void *arg, const char *line); /* a sentence about the disk tier now and then; any thread; may be NULL */
+    void (*log)(void *arg, const char *line); /* a sentence about files in it now and then; any thread; may be NULL */
     void *log_arg;
+    int64_t replay_bytes;   /* of remembered replies (replay.h); 0: 64 MiB, -1: none */
+    const char *replay_path; /* file behind them; NULL: `replies` in cache_dir, without one memory only */
 };
 void engine_options_init(struct engine_options *o);
 
@@ -251,6 +257,8 @@ int engine_submit(struct engine *e, struct gen_request *r, void (*notify)(void *
 /* 1: *ev is the next event (its text valid until the next call); 0: none within timeout_ms (negative: waits for ever)
  * or the last event was already taken. */
 int engine_next(struct job *j, struct gen_event *ev, int timeout_ms);
+/* The id under which the reader knows the tool call that GEN_TOOL_START last announced; before GEN_END is taken. */
+void engine_name_call(struct job *j, const char *id);
 void engine_cancel(struct job *j);   /* GEN_END with FINISH_CANCELLED follows within one step */
 void engine_release(struct job **j); /* cancels when still running; no events after that */
 
@@ -275,6 +283,7 @@ struct engine_stats {
     /* Requests that started, by where the longest part of their beginning came from. */
     uint64_t hits_memory, hits_disk, misses;
     struct disk_stats disk; /* all 0 without a disk tier */
+    struct replay_stats replay;
 };
 void engine_read_stats(struct engine *e, struct engine_stats *s);
 /* Why a request reused no more than it did, as a sentence for the log and the API. */

@@ -94,6 +94,7 @@ void job_free(struct job *j)
     pthread_cond_destroy(&j->more);
     generation_close(&j->gen);
     ids_free(&j->tokens);
+    replay_text_free(&j->seen);
     free(j->hashes);
     free(j->user_name);
     free(j);
@@ -125,6 +126,16 @@ static void wait_for_event(struct job *j, int timeout_ms)
     }
 }
 
+/* In the consumer's thread; the job has retired, its tokens are nobody else's. */
+static void remember(struct job *j, const struct gen_event *end)
+{
+    struct replay *r = j->engine->env.replay;
+    bool whole = end->finish == FINISH_TOOL_CALLS || end->finish == FINISH_LENGTH ||
+                 (end->finish == FINISH_STOP && end->n == 0); /* with a stop string more was generated than shown */
+    if (r != NULL && whole && !j->raw)
+        replay_add(r, j->user_name, &j->seen, j->tokens.data, (size_t)j->n_prompt, j->tokens.n);
+}
+
 int engine_next(struct job *j, struct gen_event *ev, int timeout_ms)
 {
     pthread_mutex_lock(&j->engine->mutex);
@@ -139,6 +150,10 @@ int engine_next(struct job *j, struct gen_event *ev, int timeout_ms)
         *ev = q->ev;
     }
     pthread_mutex_unlock(&j->engine->mutex);
+    if (q != NULL && !j->raw)
+        replay_text_add(&j->seen, ev);
+    if (q != NULL && ev->kind == GEN_END)
+        remember(j, ev);
     return q != NULL;
 }
 
@@ -148,6 +163,11 @@ void engine_cancel(struct job *j)
     j->cancelled = true;
     pthread_cond_signal(&j->engine->work);
     pthread_mutex_unlock(&j->engine->mutex);
+}
+
+void engine_name_call(struct job *j, const char *id)
+{
+    replay_text_id(&j->seen, id);
 }
 
 void engine_release(struct job **j)

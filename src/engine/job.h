@@ -29,6 +29,8 @@ struct job {
     int user;
     void (*notify)(void *arg);
     void *arg;
+    struct replay_text seen; /* of the consumer's thread: what it was told */
+    bool raw;
     struct queued_event *end; /* GEN_END waits until the job's sequence is given back */
     struct job *next;   /* among the incoming */
 

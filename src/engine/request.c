@@ -197,12 +197,17 @@ static int on_top_logprobs(struct reading *p, const json_t *v)
     return rc;
 }
 
+static char *user_of(const struct request_env *env, const char *id)
+{
+    return xasprintf("%s%s", env->user_scope != NULL ? env->user_scope : "", id);
+}
+
 static int on_user_id(struct reading *p, const json_t *v)
 {
     if (!is_c_text(v, 512))
         return refuse(p, "user_id", "a text of at most 512 bytes");
     free(p->r->user);
-    p->r->user = xstrdup(json_string_value(v));
+    p->r->user = user_of(p->env, json_string_value(v));
     return HD_OK;
 }
 
@@ -285,7 +290,9 @@ static int prompt_of_messages(struct reading *p)
     struct chat_prompt prompt = {0};
     p->chat.thinking = !p->thinking_off && p->chat.effort != EFFORT_NONE;
     int rc = chat_encode(&prompt, p->messages, p->tools_off ? NULL : p->tools, p->response_format, &p->chat, p->e);
-    if (rc == HD_OK)
+    if (rc == HD_OK && p->env->replay != NULL && !p->match_added)
+        rc = replay_tokens(p->env->replay, p->r->user, &prompt, p->env->tokenizer, &p->r->prompt, p->e);
+    else if (rc == HD_OK)
         rc = chat_tokens(&prompt, p->env->tokenizer, p->match_added, &p->r->prompt, p->e);
     chat_prompt_free(&prompt);
     return rc;
@@ -363,7 +370,7 @@ static int draw_seed(uint64_t *seed, struct err *e)
 
 int request_parse(struct gen_request *r, const json_t *body, const struct request_env *env, struct err *e)
 {
-    *r = (struct gen_request){.params.sampling = env->defaults, .user = xstrdup("")};
+    *r = (struct gen_request){.params.sampling = env->defaults, .user = user_of(env, "")};
     struct reading p = {.r = r, .env = env, .e = e, .chat = {.effort = EFFORT_HIGH, .profile = env->profile}};
     int rc = json_is_object(body) ? read_fields(&p, body) : err_set(e, HD_EARG, "a request must be a JSON object");
     if (rc == HD_OK)

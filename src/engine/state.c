@@ -182,6 +182,14 @@ static bool is_kept(struct engine *e, const struct job *j)
     return false;
 }
 
+static struct ids fed_tokens(const struct job *j)
+{
+    struct ids v = {0};
+    for (int64_t i = 0; i < j->n_fed; i++)
+        ids_add(&v, j->tokens.data[i]);
+    return v;
+}
+
 void state_keep_prompt(struct engine *e, const struct job *j)
 {
     if (e->max_kept == 0 || is_kept(e, j))
@@ -189,10 +197,7 @@ void state_keep_prompt(struct engine *e, const struct job *j)
     struct kv_seq *seq = copy_of(e, j->seq, j->node);
     if (seq == NULL)
         return;
-    struct ids tokens = {0};
-    for (int64_t i = 0; i < j->n_fed; i++)
-        ids_add(&tokens, j->tokens.data[i]);
-    put_kept(e, seq, tokens, j);
+    put_kept(e, seq, fed_tokens(j), j);
 }
 
 void state_keep(struct engine *e, struct job *j)
@@ -204,11 +209,9 @@ void state_keep(struct engine *e, struct job *j)
         state_drop(e, j);
         return;
     }
-    j->tokens.n = (size_t)j->n_fed;
-    put_kept(e, j->seq, j->tokens, j);
+    put_kept(e, j->seq, fed_tokens(j), j);
     j->seq = NULL;
     j->node = CACHE_NONE;
-    j->tokens = (struct ids){0};
 }
 
 /* ---------------------------------------------------------------- jobs */

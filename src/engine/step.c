@@ -133,7 +133,7 @@ static void take_token(struct engine *e, struct job *j, const float *logits)
         fail(e, j, err.msg);
         return;
     }
-    if (generation_accept(j->gen, token, logits))
+    if (generation_accept(j->gen, token, logits) || generation_finish(j->gen) == FINISH_LENGTH)
         ids_add(&j->tokens, token);
 }
 

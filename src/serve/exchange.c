@@ -2,6 +2,7 @@
 #include "serve/server.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -97,18 +98,6 @@ json_t *exchange_json(struct exchange *x, struct api_error *e)
     return body;
 }
 
-/* State is shared among requests of one key and one user id. */
-static void isolate(struct exchange *x, struct gen_request *g)
-{
-    free(x->user);
-    x->user = xstrdup(g->user);
-    if (x->key_id == 0)
-        return;
-    char *user = xasprintf("%" PRId64 "/%s", x->key_id, g->user);
-    free(g->user);
-    g->user = user;
-}
-
 static int fit(struct gen_request *g, int64_t context, struct api_error *e)
 {
     int64_t n = (int64_t)g->prompt.n;
@@ -142,6 +131,10 @@ bool exchange_read(struct exchange *x, const json_t *body, struct gen_request *g
         return false;
     struct request_env env = *engine_env(atomic_load(&x->server->engine));
     int64_t context = env.context_tokens;
+    char scope[32] = ""; /* state is shared among requests of one key and one user id */
+    if (x->key_id != 0)
+        snprintf(scope, sizeof scope, "%" PRId64 "/", x->key_id);
+    env.user_scope = scope;
     env.context_tokens = INT64_MAX / 2; /* a prompt that is too long is counted, and refused below with both numbers */
     int rc = request_parse(g, x->req.gen, &env, &why);
     if (rc != HD_OK) {
@@ -154,7 +147,8 @@ bool exchange_read(struct exchange *x, const json_t *body, struct gen_request *g
         gen_request_free(g);
         return false;
     }
-    isolate(x, g);
+    free(x->user);
+    x->user = xstrdup(g->user + strlen(scope));
     return true;
 }
 
@@ -296,6 +290,8 @@ void exchange_drain(struct exchange *x)
         if (x->first_ns == 0 && ev.kind != GEN_PROMPT)
             x->first_ns = now_ns();
         ended = api_answer_take(&x->answer, &ev, t, x->streams ? x->route->dialect->event : NULL, &x->out);
+        if (ev.kind == GEN_TOOL_START)
+            engine_name_call(x->job, x->answer.parts[x->answer.n_parts - 1].id);
     }
     if (ended)
         finish(x);

@@ -121,6 +121,23 @@ static int write_reasoning(struct chat_prompt *p, const struct scene *s, struct 
     return HD_OK;
 }
 
+static bool ends_with(const struct chat_prompt *p, const char *control)
+{
+    size_t n = strlen(control);
+    return p->n_spans != 0 && p->spans[p->n_spans - 1].is_control && p->text.len >= n &&
+           memcmp(p->text.data + p->text.len - n, control, n) == 0;
+}
+
+static void note_turn(struct chat_prompt *p, struct chat_turn t)
+{
+    if (p->n_turns == p->cap_turns) {
+        p->cap_turns = p->cap_turns * 2 + 16;
+        p->turns = xrealloc(p->turns, p->cap_turns * sizeof *p->turns);
+    }
+    t.end_span = p->n_spans;
+    p->turns[p->n_turns++] = t;
+}
+
 static int write_assistant(struct chat_prompt *p, const struct scene *s, struct err *e)
 {
     const struct turn *t = &s->c->turns[s->i];
@@ -130,13 +147,22 @@ static int write_assistant(struct chat_prompt *p, const struct scene *s, struct 
         return err_set(e, HD_EARG, "messages[%zu].prefix: must be true or false", t->i_msg);
     if (is_prefix && s->i + 1 != s->c->n_turns)
         return err_set(e, HD_EARG, "messages[%zu].prefix: only the last message can be a prefix", t->i_msg);
+    struct chat_turn turn = {.message = t->msg, .first_span = p->n_spans, .opened = ends_with(p, TOKEN_THINK)};
+    bool after_tag = turn.opened || ends_with(p, TOKEN_THINK_END); /* where the model would have begun */
     int rc = write_reasoning(p, s, e);
+    turn.reasoning_end = turn.content_start = p->text.len;
+    if (turn.opened && p->n_spans > turn.first_span) /* after </think> */
+        turn.reasoning_end -= strlen(TOKEN_THINK_END);
     if (rc == HD_OK)
         rc = put_content(p, json_object_get(t->msg, "content"), t->i_msg, "", e);
+    turn.content_end = p->text.len;
     if (rc == HD_OK && json_is_truthy(calls))
         rc = put_tool_calls(p, calls, t->i_msg, e);
-    if (rc == HD_OK && !is_prefix && !json_is_truthy(json_object_get(t->msg, "wo_eos")))
+    if (rc == HD_OK && !is_prefix && !json_is_truthy(json_object_get(t->msg, "wo_eos"))) {
+        if (after_tag)
+            note_turn(p, turn);
         put_control(p, TOKEN_EOS);
+    }
     return rc;
 }
 
@@ -187,13 +213,6 @@ static void write_transition(struct chat_prompt *p, const struct scene *s)
     }
 }
 
-static bool ends_in_thinking(const struct chat_prompt *p)
-{
-    size_t n = strlen(TOKEN_THINK);
-    return p->n_spans != 0 && p->spans[p->n_spans - 1].is_control && p->text.len >= n &&
-           memcmp(p->text.data + p->text.len - n, TOKEN_THINK, n) == 0;
-}
-
 int chat_encode(struct chat_prompt *out, const json_t *messages, const json_t *tools, const json_t *response_format,
                 const struct chat_options *o, struct err *e)
 {
@@ -213,7 +232,7 @@ int chat_encode(struct chat_prompt *out, const json_t *messages, const json_t *t
             write_transition(out, &s);
     }
     conversation_free(&c);
-    out->in_thinking = ends_in_thinking(out);
+    out->in_thinking = ends_with(out, TOKEN_THINK);
     if (rc != HD_OK)
         chat_prompt_free(out);
     return rc;
@@ -223,6 +242,7 @@ void chat_prompt_free(struct chat_prompt *p)
 {
     buf_free(&p->text);
     free(p->spans);
+    free(p->turns);
     *p = (struct chat_prompt){0};
 }
 

@@ -10,11 +10,15 @@
 int chat_tokens(const struct chat_prompt *p, const struct tokenizer *t, bool match_added_in_user, struct ids *out,
                 struct err *e)
 {
-    if (p->n_spans == 0)
-        return HD_OK;
-    if (match_added_in_user)
+    if (p->n_spans != 0 && match_added_in_user)
         return tokenizer_encode(t, p->text.data, p->text.len, true, out, e);
-    for (size_t i = 0; i < p->n_spans; i++) {
+    return chat_span_tokens(p, t, 0, p->n_spans, out, e);
+}
+
+int chat_span_tokens(const struct chat_prompt *p, const struct tokenizer *t, size_t first, size_t end, struct ids *out,
+                     struct err *e)
+{
+    for (size_t i = first; i < end; i++) {
         const struct chat_span *s = &p->spans[i];
         int rc = tokenizer_encode(t, p->text.data + s->start, s->end - s->start, s->is_control, out, e);
         if (rc != HD_OK)

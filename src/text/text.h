@@ -81,10 +81,21 @@ struct chat_span {
     bool is_control;   /* true: added tokens in it are matched */
 };
 
+/* A complete reply of the assistant in the prompt: what stands between the tag that opened it and its end token. */
+struct chat_turn {
+    const json_t *message;                    /* of the messages that were encoded; borrowed */
+    size_t first_span, end_span;              /* spans first_span .. end_span - 1 */
+    size_t reasoning_end;                     /* bytes in the text: reasoning is from the first span to here */
+    size_t content_start, content_end;        /* bytes in the text */
+    bool opened;                              /* by <think>; otherwise by </think> */
+};
+
 struct chat_prompt {
     struct buf text; /* the whole prompt, exactly what the official encoder prints */
     struct chat_span *spans;
     size_t n_spans, cap_spans;
+    struct chat_turn *turns;
+    size_t n_turns, cap_turns;
     bool in_thinking; /* it ends with <think>: the reply begins with reasoning (what reply_open asks for) */
 };
 void chat_prompt_free(struct chat_prompt *p);
@@ -103,6 +114,9 @@ int chat_encode(struct chat_prompt *out, const json_t *messages, const json_t *t
 /* Token ids of a prompt. match_added_in_user: also match added tokens in user text (as the reference does). */
 int chat_tokens(const struct chat_prompt *p, const struct tokenizer *t, bool match_added_in_user, struct ids *out,
                 struct err *e);
+/* The same of its spans first .. end - 1, without matching in user text. */
+int chat_span_tokens(const struct chat_prompt *p, const struct tokenizer *t, size_t first, size_t end, struct ids *out,
+                     struct err *e);
 /* Profile of a checkpoint folder: its encoding/ file when present (REASONING_EFFORT_PROMPTS = official), otherwise
  * official when config.json has dspark keys, else preview. */
 enum chat_profile chat_profile_of(const char *dir);

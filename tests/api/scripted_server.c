@@ -1,7 +1,8 @@
 /* The HTTP server over a model without mathematics: it answers what a script says. Tests start it; see server.py.
  *
  *   scripted_server --tokenizer PATH --script FILE [--context N] [--running N] [--waiting N] [--grace N] [--strict]
- *                   [--ledger FILE] [--unix PATH] [--body-max N] [--loading MS] [--ping SECONDS]
+ *                   [--ledger FILE] [--unix PATH] [--body-max N] [--loading MS] [--ping SECONDS] [--keep N]
+ *                   [--replies FILE]
  *
  * The script is a JSON array of {"when": TEXT, "reply": TEXT or [TOKEN, ...], "delay_ms": N}: the first entry whose
  * `when` is in the prompt's text answers it, with its reply and an end token. A TOKEN is the array of its bytes. */
@@ -115,6 +116,15 @@ static int seq_truncate(void *self, struct kv_seq *q, int64_t n_tokens, struct e
     return HD_OK;
 }
 
+static int seq_fork(void *self, struct kv_seq *q, const struct kv_seq *from, struct err *e)
+{
+    (void)self;
+    (void)e;
+    for (size_t i = 0; i < from->tokens.n; i++)
+        ids_add(&q->tokens, from->tokens.data[i]);
+    return HD_OK;
+}
+
 static int32_t next_of(const struct script *s, struct kv_seq *q)
 {
     if (q->n_prompt == 0)
@@ -145,23 +155,18 @@ static int step(void *self, const struct step_item *items, int n_items, struct s
     return HD_OK;
 }
 
-static struct engine *open_engine(struct script *s, int64_t context, int n_running, int n_waiting)
+static struct engine *open_engine(struct script *s, const struct engine_options *o)
 {
     struct engine *e;
     struct err err = {0};
-    struct engine_options o;
-    struct request_env env = {.tokenizer = s->tokenizer, .n_vocab = s->n_vocab, .context_tokens = context};
-    struct runner r = {.self = s, .n_vocab = s->n_vocab, .max_rows = ROWS_MAX, .rollback = 1 << 20, .max_tokens = context,
-                       .seq_open = seq_open, .seq_close = seq_close, .seq_truncate = seq_truncate, .step = step};
+    struct request_env env = {.tokenizer = s->tokenizer, .n_vocab = s->n_vocab, .context_tokens = o->context_tokens};
+    struct runner r = {.self = s, .n_vocab = s->n_vocab, .max_rows = ROWS_MAX, .rollback = 1 << 20,
+                       .max_tokens = o->context_tokens, .seq_open = seq_open, .seq_close = seq_close,
+                       .seq_truncate = seq_truncate, .seq_fork = seq_fork, .step = step};
     const int32_t eos[1] = {EOS};
-    engine_options_init(&o);
     sampling_init(&env.defaults);
-    o.context_tokens = context;
-    o.max_running = n_running;
-    o.max_waiting = n_waiting;
-    o.n_keep = -1;
     s->logits = xcalloc((size_t)ROWS_MAX * (size_t)s->n_vocab, sizeof(float));
-    if (engine_open_runner(&e, r, &env, eos, 1, &o, &err) != HD_OK)
+    if (engine_open_runner(&e, r, &env, eos, 1, o, &err) != HD_OK)
         die(err.msg);
     return e;
 }
@@ -210,6 +215,7 @@ int main(int argc, char **argv)
     struct err e = {0};
     struct tokenizer *t;
     struct serve_options o;
+    struct engine_options engine;
     json_error_t why;
     pthread_t thread;
     const char *ledger = option(argc, argv, "--ledger", NULL);
@@ -229,9 +235,13 @@ int main(int argc, char **argv)
                        .n_vocab = tokenizer_n_vocab(t)};
     if (s.entries == NULL)
         die(why.text);
-    struct later later = {open_engine(&s, number(argc, argv, "--context", "65536"), number(argc, argv, "--running", "16"),
-                                      number(argc, argv, "--waiting", "256")),
-                          number(argc, argv, "--loading", "0")};
+    engine_options_init(&engine);
+    engine.context_tokens = number(argc, argv, "--context", "65536");
+    engine.max_running = number(argc, argv, "--running", "16");
+    engine.max_waiting = number(argc, argv, "--waiting", "256");
+    engine.n_keep = number(argc, argv, "--keep", "-1");
+    engine.replay_path = option(argc, argv, "--replies", NULL);
+    struct later later = {open_engine(&s, &engine), number(argc, argv, "--loading", "0")};
     if (server_open(&the_server, &o, &e) != HD_OK)
         die(e.msg);
     signal(SIGPIPE, SIG_IGN);
