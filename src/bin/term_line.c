@@ -92,6 +92,8 @@ bool term_line_is_terminal(const struct term_line *t)
 static bool read_terminal(struct term_line *t, struct buf *out)
 {
     int n = 0;
+    /* Before the prompt shows, so that a Ctrl-C typed at once is a key already and no signal. */
+    el_set(t->el, EL_PREP_TERM, 1);
     const char *line = el_gets(t->el, &n);
     if (t->interrupted) {
         fputs("^C\n", stdout);

@@ -33,8 +33,10 @@ class Terminal:
     def control(slave):
         def run():
             import fcntl
+            import signal
             import termios
             os.setsid()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit it ignored
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         return run
 
