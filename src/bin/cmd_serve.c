@@ -3,6 +3,7 @@
 #include "bin/model_args.h"
 #include "engine/engine.h"
 #include "serve/ledger.h"
+#include "serve/prices.h"
 #include "serve/serve.h"
 
 #include <getopt.h>
@@ -16,7 +17,7 @@ static const char help[] =
     "usage: hadal serve [-m DIR] [OPTIONS]\n\n"
     "Answers HTTP requests in the form of DeepSeek's and OpenAI's chat completions and OpenAI's Responses (base URL\n"
     "http://127.0.0.1:8000) and Anthropic's Messages (http://127.0.0.1:8000/anthropic). Runs until SIGINT or SIGTERM, then\n"
-    "lets running requests end; a second signal cancels them.\n\n";
+    "lets running requests end; a second signal cancels them. SIGHUP reads keys, prices and certificate again.\n\n";
 
 static const char help_rest[] =
     "  --host ADDRESS      name or address to listen on, may be given up to 8 times (default: 127.0.0.1 and ::1).\n"
@@ -25,6 +26,7 @@ static const char help_rest[] =
     "  --port N            TCP port (default: 8000; 0: any free one, printed)\n"
     "  --unix PATH         listen on a socket in the file system (with --port none only there)\n"
     "  --ledger FILE       demand a key (see hadal keys) and count usage (see hadal usage) in FILE\n"
+    "  --prices FILE       what tokens cost (default: DeepSeek's list; see hadal usage --print-prices)\n"
     "  --no-auth           let everyone who reaches the address use the model\n"
     "  --name NAME         the model's name in answers and lists (default: the name of its folder)\n"
     "  --any-model         take every model name in requests\n"
@@ -36,11 +38,18 @@ static const char help_rest[] =
     "  --tls-cert FILE     serve HTTPS with this certificate chain (PEM); needs --tls-key\n"
     "  --tls-key FILE      its private key (PEM)\n"
     "  --keep-alive N      seconds until an idle connection is closed (default: 900)\n"
+    "  --max-connections N   connections at the same time, for each address (default: 4096)\n"
+    "  --head-timeout N    seconds that a request's headers may take (default: 60)\n"
+    "  --body-timeout N    seconds that its body may take (default: 300)\n"
+    "  --write-timeout N   seconds that a client may take nothing of its answer (default: 120)\n"
+    "  --stream-buffer MB  a client that falls so far behind its answer is dropped (default: 8)\n"
+    "  --bodies-memory MB  requests being read may hold so much; others are turned away (default: 512)\n"
     "  --grace N           seconds that running requests get at shutdown (default: 60)\n"
     "  --strict-reasoning-replay   refuse histories without reasoning_content as the official service does\n"
     "  --free-sampling     temperature and top_p mean what they say in every mode (default: as the official service,\n"
     "                      which samples thinking at temperature 1)\n"
-    "  --log               one line of JSON a request on standard error\n"
+    "  --log               one line of JSON a request on standard error, without texts\n"
+    "  --log-text          the same with the texts of requests and answers\n"
     "  -h, --help          this text\n\n"
     "examples:\n"
     "  hadal serve\n"
@@ -50,7 +59,8 @@ static const char help_rest[] =
 
 enum {
     OPT_HOST = 256, OPT_PORT, OPT_UNIX, OPT_NO_AUTH, OPT_NAME, OPT_ANY_MODEL, OPT_RUNNING, OPT_WAITING, OPT_KEEP,
-    OPT_CORS, OPT_CERT, OPT_KEY, OPT_KEEP_ALIVE, OPT_GRACE, OPT_STRICT, OPT_FREE, OPT_LOG, OPT_LEDGER,
+    OPT_CORS, OPT_CERT, OPT_KEY, OPT_KEEP_ALIVE, OPT_GRACE, OPT_STRICT, OPT_FREE, OPT_LOG, OPT_LEDGER, OPT_PRICES,
+    OPT_LOG_TEXT, OPT_CONNECTIONS, OPT_HEAD, OPT_BODY, OPT_WRITE, OPT_STREAM, OPT_BODIES,
 };
 
 static const struct option long_options[] = {
@@ -60,6 +70,7 @@ static const struct option long_options[] = {
     {"port", required_argument, NULL, OPT_PORT},
     {"unix", required_argument, NULL, OPT_UNIX},
     {"ledger", required_argument, NULL, OPT_LEDGER},
+    {"prices", required_argument, NULL, OPT_PRICES},
     {"no-auth", no_argument, NULL, OPT_NO_AUTH},
     {"name", required_argument, NULL, OPT_NAME},
     {"any-model", no_argument, NULL, OPT_ANY_MODEL},
@@ -74,6 +85,13 @@ static const struct option long_options[] = {
     {"strict-reasoning-replay", no_argument, NULL, OPT_STRICT},
     {"free-sampling", no_argument, NULL, OPT_FREE},
     {"log", no_argument, NULL, OPT_LOG},
+    {"log-text", no_argument, NULL, OPT_LOG_TEXT},
+    {"max-connections", required_argument, NULL, OPT_CONNECTIONS},
+    {"head-timeout", required_argument, NULL, OPT_HEAD},
+    {"body-timeout", required_argument, NULL, OPT_BODY},
+    {"write-timeout", required_argument, NULL, OPT_WRITE},
+    {"stream-buffer", required_argument, NULL, OPT_STREAM},
+    {"bodies-memory", required_argument, NULL, OPT_BODIES},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -82,7 +100,7 @@ struct serve_args {
     struct model_args model;
     struct engine_options engine;
     struct serve_options serve;
-    const char *cert_path, *key_path, *ledger_path;
+    const char *cert_path, *key_path, *ledger_path, *prices_path;
     char *name, *dir; /* owned */
     struct buf cert, key;
 };
@@ -96,6 +114,38 @@ static bool take_int(const char *option, const char *arg, int64_t min, int64_t m
         return false;
     *out = (int)n;
     return true;
+}
+
+static bool take_megabytes(const char *option, const char *arg, int64_t *out)
+{
+    int64_t n;
+    if (!parse_int_arg("serve", option, arg, 1, 1 << 20, &n))
+        return false;
+    *out = n << 20;
+    return true;
+}
+
+/* Limits of what clients may take. */
+static bool take_limit(struct serve_args *a, int c, const char *arg)
+{
+    switch (c) {
+    case OPT_KEEP_ALIVE:
+        return take_int("--keep-alive", arg, 1, 1 << 20, &a->serve.keep_alive_s);
+    case OPT_CONNECTIONS:
+        return take_int("--max-connections", arg, 1, 1 << 20, &a->serve.max_connections);
+    case OPT_HEAD:
+        return take_int("--head-timeout", arg, 1, 1 << 20, &a->serve.head_s);
+    case OPT_BODY:
+        return take_int("--body-timeout", arg, 1, 1 << 20, &a->serve.body_s);
+    case OPT_WRITE:
+        return take_int("--write-timeout", arg, 1, 1 << 20, &a->serve.write_s);
+    case OPT_STREAM:
+        return take_megabytes("--stream-buffer", arg, &a->serve.stream_bytes_max);
+    case OPT_BODIES:
+        return take_megabytes("--bodies-memory", arg, &a->serve.bodies_bytes_max);
+    default:
+        return take_int("--grace", arg, 0, 1 << 20, &a->serve.grace_s);
+    }
 }
 
 static bool take_host(struct serve_args *a, const char *arg)
@@ -148,10 +198,11 @@ static bool take_value(struct serve_args *a, int c, const char *arg)
     case OPT_KEY:
         a->key_path = arg;
         return true;
-    case OPT_KEEP_ALIVE:
-        return take_int("--keep-alive", arg, 1, 1 << 20, &a->serve.keep_alive_s);
+    case OPT_PRICES:
+        a->prices_path = arg;
+        return true;
     default:
-        return take_int("--grace", arg, 0, 1 << 20, &a->serve.grace_s);
+        return take_limit(a, c, arg);
     }
 }
 
@@ -166,6 +217,8 @@ static bool take_option(struct serve_args *a, int c, const char *arg)
         return a->serve.strict_replay = true;
     case OPT_FREE:
         return a->serve.free_sampling = true;
+    case OPT_LOG_TEXT:
+        return a->serve.log = a->serve.log_text = true;
     case OPT_LOG:
         return a->serve.log = true;
     default:
@@ -198,6 +251,80 @@ static int parse(struct serve_args *a, int argc, char **argv)
     return EXIT_DONE;
 }
 
+/* ---------------------------------------------------------------- files */
+
+static int read_pem(const char *path, struct buf *out, const char **text, struct err *e)
+{
+    if (path == NULL)
+        return HD_OK;
+    int rc = file_read(out, path, 1 << 20, e);
+    *text = out->data;
+    return rc;
+}
+
+static int read_files(struct serve_args *a, struct err *e)
+{
+    int rc = read_pem(a->cert_path, &a->cert, &a->serve.tls_cert, e);
+    if (rc == HD_OK)
+        rc = read_pem(a->key_path, &a->key, &a->serve.tls_key, e);
+    if (rc == HD_OK && a->prices_path != NULL)
+        rc = prices_open(&a->serve.prices, a->prices_path, e);
+    if (rc == HD_OK && a->ledger_path != NULL)
+        rc = ledger_open(&a->serve.ledger, a->ledger_path, e);
+    return rc;
+}
+
+static int reload_prices(const struct serve_args *a, struct server *s, struct err *e)
+{
+    struct prices *p = NULL;
+    int rc = a->prices_path == NULL ? HD_OK : prices_open(&p, a->prices_path, e);
+    if (p != NULL)
+        server_set_prices(s, p);
+    return rc;
+}
+
+static int reload_certificate(struct serve_args *a, struct server *s, struct err *e)
+{
+    struct buf cert = {0}, key = {0};
+    const char *text;
+    if (a->cert_path == NULL)
+        return HD_OK;
+    int rc = read_pem(a->cert_path, &cert, &text, e);
+    if (rc == HD_OK)
+        rc = read_pem(a->key_path, &key, &text, e);
+    if (rc == HD_OK)
+        rc = server_set_tls(s, cert.data, key.data, e);
+    if (rc == HD_OK) {
+        buf_free(&a->cert);
+        buf_free(&a->key);
+        a->cert = cert;
+        a->key = key;
+        return HD_OK;
+    }
+    buf_free(&cert);
+    buf_free(&key);
+    return rc;
+}
+
+/* SIGHUP. What cannot be read stays as it was; one line says what happened. */
+static void reload(void *arg, struct server *s)
+{
+    struct serve_args *a = arg;
+    struct err keys = {0}, prices = {0}, cert = {0};
+    bool ok = a->serve.ledger == NULL || ledger_reload(a->serve.ledger, &keys) == HD_OK;
+    ok &= reload_prices(a, s, &prices) == HD_OK;
+    ok &= reload_certificate(a, s, &cert) == HD_OK;
+    char n_keys[32] = "no";
+    if (a->serve.ledger != NULL)
+        snprintf(n_keys, sizeof n_keys, "%zu", ledger_n_keys(a->serve.ledger));
+    if (ok)
+        fprintf(stderr, "hadal serve: SIGHUP: %s keys, %s prices%s\n", n_keys,
+                a->prices_path == NULL ? "official" : a->prices_path, a->cert_path == NULL ? "" : ", a new certificate");
+    else
+        fprintf(stderr, "hadal serve: SIGHUP: %s; the old one stays in use\n",
+                keys.code != HD_OK ? keys.msg : prices.code != HD_OK ? prices.msg : cert.msg);
+}
+
 /* ---------------------------------------------------------------- running */
 
 static struct server *the_server; /* for the signal handler */
@@ -208,14 +335,20 @@ static void on_signal(int sig)
     server_stop(the_server);
 }
 
+static void on_hangup(int sig)
+{
+    (void)sig;
+    server_reload(the_server);
+}
+
 static void catch_signals(struct server *s)
 {
-    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN}, again = {.sa_handler = on_hangup};
     the_server = s;
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
-    sigaction(SIGHUP, &ignore, NULL); /* keys are read again whenever they change */
+    sigaction(SIGHUP, &again, NULL);
 }
 
 struct loading {
@@ -248,9 +381,10 @@ static void *load(void *arg)
 
 static void tell_address(const struct server *s, const struct serve_options *o)
 {
+    const char *host = o->n_hosts > 0 ? o->hosts[0] : "127.0.0.1";
     if (server_port(s) >= 0)
-        printf("listening on %s://%s:%d\n", o->tls_cert != NULL ? "https" : "http",
-               o->n_hosts > 0 ? o->hosts[0] : "127.0.0.1", server_port(s));
+        printf("listening on %s://%s%s%s:%d\n", o->tls_cert != NULL ? "https" : "http", strchr(host, ':') != NULL ? "[" : "",
+               host, strchr(host, ':') != NULL ? "]" : "", server_port(s));
     if (o->unix_path != NULL)
         printf("listening on %s\n", o->unix_path);
     fflush(stdout);
@@ -276,15 +410,6 @@ static int run(struct serve_args *a)
         return fail("serve", &l.err);
     engine_close(&l.engine);
     return EXIT_DONE;
-}
-
-static int read_pem(const char *path, struct buf *out, const char **text, struct err *e)
-{
-    if (path == NULL)
-        return HD_OK;
-    int rc = file_read(out, path, 1 << 20, e);
-    *text = out->data;
-    return rc;
 }
 
 static void name_of_folder(struct serve_args *a)
@@ -314,11 +439,12 @@ int cmd_serve(int argc, char **argv)
     a.engine.model = a.model.model;
     a.engine.context_tokens = a.model.context_tokens;
     a.dir = model_find(a.model.dir, &e);
-    if (a.dir == NULL || read_pem(a.cert_path, &a.cert, &a.serve.tls_cert, &e) != HD_OK ||
-        read_pem(a.key_path, &a.key, &a.serve.tls_key, &e) != HD_OK ||
-        (a.ledger_path != NULL && ledger_open(&a.serve.ledger, a.ledger_path, &e) != HD_OK))
+    a.serve.reload = reload;
+    a.serve.reload_arg = &a;
+    if (a.dir == NULL || read_files(&a, &e) != HD_OK) {
+        prices_close(&a.serve.prices);
         rc = fail("serve", &e);
-    else {
+    } else {
         name_of_folder(&a);
         rc = run(&a);
     }

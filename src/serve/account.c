@@ -1,6 +1,7 @@
 /* Whose request it is and what it costs. */
 #include "serve/server.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -24,10 +25,25 @@ int account_check(struct exchange *x, struct api_error *e)
     if (!ledger_find(x->server->o.ledger, presented_key(x), &k))
         return api_fail(e, API_KEY, "Authentication Fails, Your api key is invalid");
     x->key_id = k.id;
+    x->limits = k.limits;
     bool pays = x->route->method == METHOD_POST;
-    if (pays && k.limit >= 0 && k.spent >= k.limit)
+    if (pays && k.limits.dollars >= 0 && k.spent >= k.limits.dollars)
         return api_fail(e, API_BALANCE, "Insufficient Balance");
     return 0;
+}
+
+int account_room(struct exchange *x, struct api_error *e)
+{
+    int64_t n = 0;
+    if (x->limits.requests <= 0)
+        return 0;
+    for (const struct exchange *o = x->server->running; o != NULL; o = o->next)
+        n += o->key_id == x->key_id;
+    if (n < x->limits.requests)
+        return 0;
+    x->server->metrics.refused_key++;
+    return api_fail(e, API_BUSY, "This key has %" PRId64 " requests at work, as many as it may have. Please retry later.",
+                    n);
 }
 
 static void write_row(struct exchange *x, double now)
@@ -48,7 +64,7 @@ void account_finish(struct exchange *x)
     struct api_answer *a = &x->answer;
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    a->cost = price_cost(price_of(x->server->o.model, t.tv_sec), a->usage.reused_tokens,
+    a->cost = price_cost(prices_at(x->server->prices, x->server->o.model, (int64_t)x->start_s), a->usage.reused_tokens,
                          a->usage.prompt_tokens - a->usage.reused_tokens, a->usage.completion_tokens);
     a->has_cost = x->req.include_cost;
     if (x->server->o.ledger != NULL)
@@ -58,15 +74,15 @@ void account_finish(struct exchange *x)
 /* A key without a limit has no balance to show. */
 void balance_run(struct exchange *x)
 {
-    struct ledger_key k = {.limit = -1};
+    struct ledger_key k = {.limits.dollars = -1};
     char text[32];
     if (x->server->o.ledger != NULL)
         ledger_find(x->server->o.ledger, presented_key(x), &k);
-    double left = k.limit > k.spent ? k.limit - k.spent : 0;
+    double left = k.limits.dollars > k.spent ? k.limits.dollars - k.spent : 0;
     out_open(&x->out, NULL, '{');
-    out_bool(&x->out, "is_available", k.limit < 0 || left > 0);
+    out_bool(&x->out, "is_available", k.limits.dollars < 0 || left > 0);
     out_open(&x->out, "balance_infos", '[');
-    if (k.limit >= 0) {
+    if (k.limits.dollars >= 0) {
         snprintf(text, sizeof text, "%.2f", left);
         out_open(&x->out, NULL, '{');
         out_str(&x->out, "currency", "USD");

@@ -568,7 +568,7 @@ static const struct error_form {
     [API_NOT_FOUND] = {404, "not_found_error"},   [API_METHOD] = {405, "invalid_request_error"},
     [API_TOO_LARGE] = {413, "request_too_large"}, [API_BUSY] = {529, "overloaded_error"},
     [API_LOADING] = {529, "overloaded_error"},    [API_CLOSING] = {529, "overloaded_error"},
-    [API_INTERNAL] = {500, "api_error"},
+    [API_TIMEOUT] = {504, "timeout_error"},       [API_INTERNAL] = {500, "api_error"},
 };
 
 static int anthropic_status(const struct api_error *e)

@@ -25,6 +25,7 @@ enum api_kind {
     API_BUSY,      /* the queue is full */
     API_LOADING,
     API_CLOSING,
+    API_TIMEOUT,   /* it took longer than the key allows */
     API_INTERNAL,
 };
 

@@ -15,6 +15,7 @@ struct exchange *exchange_open(struct server *s)
     struct timespec now;
     x->server = s;
     x->fd = -1;
+    x->limits = (struct key_limits){.dollars = -1, .weight = 1};
     x->start_ns = now_ns();
     clock_gettime(CLOCK_REALTIME, &now);
     x->start_s = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
@@ -27,13 +28,23 @@ struct exchange *exchange_open(struct server *s)
 
 void exchange_free(struct exchange *x)
 {
+    if (x->server->o.log)
+        log_request(x);
     x->server->n_exchanges--;
-    buf_free(&x->body);
+    exchange_drop_body(x);
+    buf_free(&x->kept_body);
     buf_free(&x->out);
     free(x->user);
     api_answer_free(&x->answer);
     api_req_free(&x->req);
     free(x);
+}
+
+void exchange_drop_body(struct exchange *x)
+{
+    buf_free(&x->body);
+    x->server->bodies_bytes -= x->body_bytes;
+    x->body_bytes = 0;
 }
 
 static void link_running(struct exchange *x)
@@ -43,14 +54,18 @@ static void link_running(struct exchange *x)
     if (x->next != NULL)
         x->next->prev = x;
     s->running = x;
+    x->linked = true;
 }
 
 static void unlink_running(struct exchange *x)
 {
+    if (!x->linked)
+        return;
     *(x->prev != NULL ? &x->prev->next : &x->server->running) = x->next;
     if (x->next != NULL)
         x->next->prev = x->prev;
     x->prev = x->next = NULL;
+    x->linked = false;
 }
 
 /* ---------------------------------------------------------------- replies without a job */
@@ -67,6 +82,8 @@ void exchange_fail(struct exchange *x, const struct api_error *e)
 {
     const struct dialect *d = x->route->dialect;
     bool under_way = x->state == X_SENDING || x->out.len > 0; /* the status is out already */
+    if (e != &x->refusal)
+        x->refusal = *e;
     if (e->kind == API_BUSY || e->kind == API_LOADING || e->kind == API_CLOSING)
         x->retry_after_s = e->kind == API_LOADING ? 10 : 1;
     if (under_way && x->streams) {
@@ -94,7 +111,11 @@ json_t *exchange_json(struct exchange *x, struct api_error *e)
         body = NULL;
         api_fail(e, API_TYPE, "Failed to deserialize the JSON body into the target type: expected a map");
     }
-    buf_free(&x->body);
+    if (x->server->o.log_text)
+        x->kept_body = x->body;
+    else
+        buf_free(&x->body);
+    x->body = (struct buf){0};
     return body;
 }
 
@@ -113,7 +134,7 @@ static int fit(struct gen_request *g, int64_t context, struct api_error *e)
     return 0;
 }
 
-static bool is_ready(struct exchange *x, struct api_error *e)
+bool exchange_ready(struct exchange *x, struct api_error *e)
 {
     struct server *s = x->server;
     if (s->closing)
@@ -175,90 +196,130 @@ static void answer_begin(struct exchange *x)
     x->route->dialect->make_id(&x->answer, random);
 }
 
-static void submit(struct exchange *x, struct gen_request *g, struct api_error *e)
+/* What the key says about its requests. */
+static void apply_limits(const struct exchange *x, struct gen_request *g)
+{
+    g->priority = (int)x->limits.priority;
+    g->weight = x->limits.weight;
+    if (x->limits.deadline_s > 0)
+        g->deadline_ns = x->start_ns + (uint64_t)(x->limits.deadline_s * 1e9);
+}
+
+static void submit(struct exchange *x, struct api_error *e)
 {
     struct err why = {0};
     answer_begin(x);
+    apply_limits(x, &x->gen);
     x->streams = x->req.stream;
     x->status = 200;
     x->content_type = x->streams ? "text/event-stream; charset=utf-8" : "application/json";
     x->last_out_ns = now_ns();
-    int rc = engine_submit(atomic_load(&x->server->engine), g, on_notify, x, &x->job, &why);
+    int rc = engine_submit(atomic_load(&x->server->engine), &x->gen, on_notify, x, &x->job, &why);
     if (rc != HD_OK) {
         x->streams = false;
         api_fail(e, rc == HD_ENOMEM ? API_BUSY : API_BAD, "%s", rc == HD_ENOMEM ? "The server is busy: too many requests "
                  "are waiting. Please retry later." : why.msg);
         return;
     }
-    link_running(x);
     http_watch(x);
+}
+
+/* ---------------------------------------------------------------- with a worker */
+
+static void give(struct exchange *x, void (*work)(struct exchange *x), void (*go_on)(struct exchange *x))
+{
+    x->work = work;
+    x->go_on = go_on;
+    x->with_worker = true;
+    link_running(x);
+    workers_give(x->server->workers, x);
+}
+
+/* In a worker. */
+static void read_request(struct exchange *x)
+{
+    json_t *body = exchange_json(x, &x->refusal);
+    if (body != NULL)
+        exchange_read(x, body, &x->gen, false, &x->refusal);
+    json_decref(body);
+}
+
+static void submit_read(struct exchange *x)
+{
+    struct api_error *e = &x->refusal;
+    if (e->kind == API_FINE && exchange_ready(x, e))
+        submit(x, e);
+    gen_request_free(&x->gen);
+    if (e->kind != API_FINE)
+        exchange_fail(x, e);
 }
 
 void exchange_generate(struct exchange *x)
 {
-    struct gen_request g = {0};
     struct api_error e = {0};
-    json_t *body = is_ready(x, &e) ? exchange_json(x, &e) : NULL;
-    if (body != NULL && exchange_read(x, body, &g, false, &e))
-        submit(x, &g, &e);
-    json_decref(body);
-    if (e.kind != API_FINE)
+    if (!exchange_ready(x, &e) || account_room(x, &e) != 0)
         exchange_fail(x, &e);
+    else
+        give(x, read_request, submit_read);
+}
+
+void exchange_work(struct exchange *x, void (*work)(struct exchange *x))
+{
+    give(x, work, NULL);
+}
+
+void exchange_worked(struct exchange *x)
+{
+    x->with_worker = false;
+    exchange_drop_body(x);
+    if (x->connection == NULL) {
+        gen_request_free(&x->gen);
+        unlink_running(x);
+        exchange_free(x);
+        return;
+    }
+    if (x->go_on != NULL)
+        x->go_on(x);
+    if (x->job == NULL)
+        unlink_running(x);
+    http_wake(x);
+}
+
+/* In a worker. */
+static void count(struct exchange *x)
+{
+    json_t *body = exchange_json(x, &x->refusal);
+    if (body != NULL && exchange_read(x, body, &x->gen, true, &x->refusal)) {
+        out_open(&x->out, NULL, '{');
+        out_int(&x->out, "input_tokens", (int64_t)x->gen.prompt.n);
+        out_close(&x->out, '}');
+        gen_request_free(&x->gen);
+        exchange_reply_json(x);
+    } else
+        exchange_fail(x, &x->refusal);
+    json_decref(body);
 }
 
 void exchange_count(struct exchange *x)
 {
-    struct gen_request g = {0};
     struct api_error e = {0};
-    json_t *body = is_ready(x, &e) ? exchange_json(x, &e) : NULL;
-    if (body != NULL)
-        exchange_read(x, body, &g, true, &e);
-    json_decref(body);
-    if (e.kind != API_FINE) {
+    if (!exchange_ready(x, &e))
         exchange_fail(x, &e);
-        return;
-    }
-    out_open(&x->out, NULL, '{');
-    out_int(&x->out, "input_tokens", (int64_t)g.prompt.n);
-    out_close(&x->out, '}');
-    gen_request_free(&g);
-    exchange_reply_json(x);
+    else
+        exchange_work(x, count);
 }
 
 /* ---------------------------------------------------------------- the end */
-
-static void log_line(const struct exchange *x)
-{
-    const struct api_answer *a = &x->answer;
-    struct buf line = {0};
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    out_open(&line, NULL, '{');
-    out_real(&line, "time", (double)now.tv_sec + (double)(now.tv_nsec / 1000000) / 1000);
-    out_str(&line, "request", x->request_id);
-    out_str(&line, "api", x->route->dialect->name);
-    out_bool(&line, "stream", x->req.stream);
-    out_int(&line, "prompt_tokens", a->usage.prompt_tokens);
-    out_int(&line, "cached_tokens", a->usage.reused_tokens);
-    out_int(&line, "completion_tokens", a->usage.completion_tokens);
-    out_int(&line, "reasoning_tokens", a->usage.reasoning_tokens);
-    out_str(&line, "finish", finish_name(a->finish));
-    out_real(&line, "queue_ms", (double)(a->usage.queue_ns / 1000) / 1000);
-    out_real(&line, "first_ms", x->first_ns == 0 ? 0 : (double)((x->first_ns - x->start_ns) / 1000) / 1000);
-    out_real(&line, "total_ms", (double)((now_ns() - x->start_ns) / 1000) / 1000);
-    if (a->why != NULL)
-        out_str(&line, "error", a->why);
-    buf_str(&line, "}\n");
-    if (write(x->server->o.log_fd, line.data, line.len) < 0)
-        x->server->o.log = false; /* nobody reads it any more */
-    buf_free(&line);
-}
 
 static void write_end(struct exchange *x)
 {
     if (x->answer.finish == FINISH_ERROR) {
         struct api_error e = {0};
-        api_fail(&e, API_INTERNAL, "The model could not finish this request.");
+        if (x->limits.deadline_s > 0 && (double)(now_ns() - x->start_ns) >= x->limits.deadline_s * 1e9)
+            api_fail(&e, API_TIMEOUT, "The request took longer than %g seconds, the limit of its key.",
+                     x->limits.deadline_s);
+        else
+            api_fail(&e, API_INTERNAL, "The model could not finish this request.");
         exchange_fail(x, &e);
     } else if (x->streams)
         api_answer_end(&x->answer, x->route->dialect->event, &x->out);
@@ -273,25 +334,34 @@ static void finish(struct exchange *x)
     unlink_running(x);
     account_finish(x);
     metrics_finish(x->server, x);
-    if (x->server->o.log)
-        log_line(x);
     write_end(x);
+}
+
+/* A client that reads slower than the model writes may fall behind by so much; then its request ends, since what waits
+ * for it is memory that others need. */
+static void drop_slow(struct exchange *x)
+{
+    x->server->metrics.dropped_slow++;
+    exchange_gone(x);
+    http_drop(x);
 }
 
 void exchange_drain(struct exchange *x)
 {
     struct gen_event ev;
     bool ended = false;
-    if (!atomic_exchange(&x->woken, false))
+    if (x->job == NULL || !atomic_exchange(&x->woken, false))
         return;
     size_t before = x->out.len;
     const struct tokenizer *t = engine_env(atomic_load(&x->server->engine))->tokenizer;
-    while (!ended && x->out.len - x->n_sent < OUT_BYTES_MAX && engine_next(x->job, &ev, 0) == 1) {
+    while (!ended && engine_next(x->job, &ev, 0) == 1) {
         if (x->first_ns == 0 && ev.kind != GEN_PROMPT)
             x->first_ns = now_ns();
         ended = api_answer_take(&x->answer, &ev, t, x->streams ? x->route->dialect->event : NULL, &x->out);
         if (ev.kind == GEN_TOOL_START)
             engine_name_call(x->job, x->answer.parts[x->answer.n_parts - 1].id);
+        if (x->cancelled)
+            buf_clear(&x->out); /* nobody reads it */
     }
     if (ended)
         finish(x);
@@ -299,13 +369,16 @@ void exchange_drain(struct exchange *x)
         x->last_out_ns = now_ns();
     if (x->whole && x->connection == NULL)
         exchange_free(x);
+    else if (!ended && !x->cancelled && (int64_t)(x->out.len - x->n_sent) > x->server->o.stream_bytes_max)
+        drop_slow(x);
     else if (x->out.len > x->n_sent || x->whole)
         http_wake(x);
 }
 
 void exchange_tick(struct exchange *x)
 {
-    if (x->connection == NULL || now_ns() - x->last_out_ns < (uint64_t)x->server->o.ping_s * UINT64_C(1000000000))
+    if (x->connection == NULL || x->job == NULL || x->cancelled ||
+        now_ns() - x->last_out_ns < (uint64_t)x->server->o.ping_s * UINT64_C(1000000000))
         return;
     bool begun = x->answer.usage.prompt_tokens > 0;
     buf_str(&x->out, !x->streams ? "\n" : begun ? x->route->dialect->ping : ": keep-alive\n\n");
@@ -315,6 +388,8 @@ void exchange_tick(struct exchange *x)
 
 void exchange_gone(struct exchange *x)
 {
+    if (x->with_worker)
+        return;
     if (x->job == NULL) {
         if (x->connection == NULL)
             exchange_free(x);

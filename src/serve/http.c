@@ -2,20 +2,28 @@
  * the model is suspended, so that it costs nothing until there is something to send. */
 #include "serve/server.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
+
+enum { COMPACT_BYTES = 64 << 10 };
 
 /* ---------------------------------------------------------------- sending */
+
+/* What was sent needs no memory; a client that is always a little behind must not make the buffer grow for ever. */
+static void forget_sent(struct exchange *x)
+{
+    size_t left = x->out.len - x->n_sent;
+    if (left > 0 && (x->n_sent < COMPACT_BYTES || x->n_sent < left))
+        return;
+    if (left > 0)
+        memmove(x->out.data, x->out.data + x->n_sent, left);
+    x->out.len = left;
+    x->n_sent = 0;
+}
 
 static ssize_t send_more(void *arg, uint64_t pos, char *to, size_t n_max)
 {
@@ -33,10 +41,7 @@ static ssize_t send_more(void *arg, uint64_t pos, char *to, size_t n_max)
     n = n < n_max ? n : n_max;
     memcpy(to, x->out.data + x->n_sent, n);
     x->n_sent += n;
-    if (x->n_sent == x->out.len) {
-        buf_clear(&x->out);
-        x->n_sent = 0;
-    }
+    forget_sent(x);
     return (ssize_t)n;
 }
 
@@ -70,6 +75,7 @@ static enum MHD_Result send_response(struct exchange *x)
         return MHD_NO;
     add_headers(x, r);
     x->state = X_SENDING;
+    MHD_set_connection_option(x->connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)x->server->o.write_s);
     x->server->metrics.responses[x->status / 100 % 6]++;
     enum MHD_Result ok = MHD_queue_response(x->connection, (unsigned)x->status, r);
     MHD_destroy_response(r);
@@ -119,6 +125,16 @@ static void answer_options(struct exchange *x)
     x->whole = true;
 }
 
+static void fail_body(struct exchange *x, enum api_kind why)
+{
+    if (why == API_TOO_LARGE) {
+        fail(x, why, "The request body is too large.");
+        return;
+    }
+    x->server->metrics.refused_memory++;
+    fail(x, why, "The server is busy: the requests that are being read need all memory for bodies. Please retry later.");
+}
+
 /* The request line and headers are here; the body is not. True when the answer is already known. */
 static bool begin(struct exchange *x, const char *method, const char *url)
 {
@@ -128,48 +144,125 @@ static bool begin(struct exchange *x, const char *method, const char *url)
         answer_options(x);
     else if (e.kind != API_FINE)
         exchange_fail(x, &e);
-    else if (announced_bytes(x) > x->server->o.body_bytes_max)
-        fail(x, API_TOO_LARGE, "The request body is too large.");
     else if (!x->route->open && account_check(x, &e) != 0)
         exchange_fail(x, &e);
+    else if (announced_bytes(x) > x->server->o.body_bytes_max)
+        fail_body(x, API_TOO_LARGE);
+    else if (announced_bytes(x) + x->server->bodies_bytes > x->server->o.bodies_bytes_max)
+        fail_body(x, API_BUSY);
     return x->whole;
+}
+
+static void refuse_body(struct exchange *x, enum api_kind why)
+{
+    x->body_refused = why;
+    exchange_drop_body(x);
 }
 
 static void take_body(struct exchange *x, const char *data, size_t n)
 {
-    if (x->too_large || (int64_t)(x->body.len + n) > x->server->o.body_bytes_max) {
-        x->too_large = true;
-        buf_free(&x->body);
+    const struct serve_options *o = &x->server->o;
+    if (x->body_refused != API_FINE)
         return;
+    if ((int64_t)(x->body.len + n) > o->body_bytes_max)
+        refuse_body(x, API_TOO_LARGE);
+    else if (x->server->bodies_bytes + (int64_t)n > o->bodies_bytes_max)
+        refuse_body(x, API_BUSY);
+    else {
+        buf_add(&x->body, data, n);
+        x->body_bytes += (int64_t)n;
+        x->server->bodies_bytes += (int64_t)n;
     }
-    buf_add(&x->body, data, n);
 }
 
 static enum MHD_Result finish_request(struct exchange *x)
 {
     if (x->state == X_READING && !x->whole) {
-        if (x->too_large)
-            fail(x, API_TOO_LARGE, "The request body is too large.");
+        if (x->body_refused != API_FINE)
+            fail_body(x, x->body_refused);
         else
             x->route->run(x);
     }
-    if (x->whole || x->out.len > 0)
+    if (!x->with_worker && (x->whole || x->out.len > 0))
         return send_response(x);
     x->state = X_WAITING;
     x->suspended = true;
     MHD_suspend_connection(x->connection);
-    http_wake(x);
+    if (!x->with_worker)
+        http_wake(x);
     return MHD_YES;
 }
 
-static enum MHD_Result on_request(void *server, struct MHD_Connection *c, const char *url, const char *method,
-                                  const char *version, const char *data, size_t *n_data, void **context)
+/* ---------------------------------------------------------------- callbacks of libmicrohttpd */
+
+static struct conn *conn_of(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info == NULL ? NULL : info->socket_context;
+}
+
+static int fd_of(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    return info == NULL ? -1 : info->connect_fd;
+}
+
+void http_on_connection(void *server, struct MHD_Connection *c, void **socket_context,
+                        enum MHD_ConnectionNotificationCode code)
+{
+    struct server *s = server;
+    struct conn *k = *socket_context;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        k = xcalloc(1, sizeof *k);
+        *k = (struct conn){.server = s, .connection = c, .since_ns = now_ns(), .in_head = true, .next = s->conns};
+        if (k->next != NULL)
+            k->next->prev = k;
+        s->conns = k;
+        s->n_conns++;
+        *socket_context = k;
+        return;
+    }
+    *socket_context = NULL;
+    *(k->prev != NULL ? &k->prev->next : &s->conns) = k->next;
+    if (k->next != NULL)
+        k->next->prev = k->prev;
+    s->n_conns--;
+    free(k);
+}
+
+/* A request line is complete; its headers are not yet. */
+void *http_on_uri(void *server, const char *uri, struct MHD_Connection *c)
+{
+    struct conn *k = conn_of(c);
+    (void)server;
+    (void)uri;
+    if (k != NULL && !k->in_head) {
+        k->in_head = true;
+        k->since_ns = now_ns();
+    }
+    return NULL;
+}
+
+static struct exchange *begin_exchange(struct server *s, struct MHD_Connection *c, const char *method)
+{
+    struct exchange *x = exchange_open(s);
+    struct conn *k = conn_of(c);
+    x->connection = c;
+    snprintf(x->method, sizeof x->method, "%s", method);
+    if (k != NULL) {
+        k->in_head = false;
+        k->exchange = x;
+    }
+    return x;
+}
+
+enum MHD_Result http_on_request(void *server, struct MHD_Connection *c, const char *url, const char *method,
+                                const char *version, const char *data, size_t *n_data, void **context)
 {
     struct exchange *x = *context;
     (void)version;
     if (x == NULL) {
-        *context = x = exchange_open(server);
-        x->connection = c;
+        *context = x = begin_exchange(server, c, method);
         /* Answering now spares the upload; without a body libmicrohttpd wants the second call first. */
         return begin(x, method, url) && announced_bytes(x) > 0 ? send_response(x) : MHD_YES;
     }
@@ -182,194 +275,61 @@ static enum MHD_Result on_request(void *server, struct MHD_Connection *c, const 
     return finish_request(x);
 }
 
-static void on_completed(void *server, struct MHD_Connection *c, void **context, enum MHD_RequestTerminationCode code)
+void http_on_completed(void *server, struct MHD_Connection *c, void **context, enum MHD_RequestTerminationCode code)
 {
     struct exchange *x = *context;
-    (void)server;
-    (void)c;
+    struct conn *k = conn_of(c);
+    struct server *s = server;
     (void)code;
     *context = NULL;
+    if (k != NULL) {
+        k->exchange = NULL;
+        k->in_head = false;
+    }
+    MHD_set_connection_option(c, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)s->o.keep_alive_s);
     if (x == NULL)
         return;
     if (x->fd >= 0)
-        epoll_ctl(x->server->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
+        epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
     x->fd = -1;
     x->connection = NULL;
     exchange_gone(x);
 }
 
+/* ---------------------------------------------------------------- clients that go away, and those that do nothing */
+
 /* Nothing is read from a suspended connection, so libmicrohttpd cannot see it close; the server's own epoll set does. */
 void http_watch(struct exchange *x)
 {
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = x};
-    if (info != NULL && epoll_ctl(x->server->epoll_fd, EPOLL_CTL_ADD, info->connect_fd, &ev) == 0)
-        x->fd = info->connect_fd;
+    int fd = fd_of(x->connection);
+    if (fd >= 0 && epoll_ctl(x->server->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0)
+        x->fd = fd;
 }
 
-/* ---------------------------------------------------------------- sockets */
-
-static int add_daemon(struct server *s, int fd, struct err *e)
+/* libmicrohttpd finds the connection closed and lets go of it. */
+void http_drop(struct exchange *x)
 {
-    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)s->o.tls_cert},
-                                   {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)s->o.tls_key},
-                                   {MHD_OPTION_END, 0, NULL}};
-    if (s->o.tls_cert == NULL)
-        tls[0] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
-    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | (s->o.tls_cert != NULL ? MHD_USE_TLS : 0u);
-    struct MHD_Daemon *d = MHD_start_daemon(
-        flags, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->o.keep_alive_s, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)s->o.max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)128 << 10, MHD_OPTION_ARRAY, tls,
-        MHD_OPTION_END);
-    if (d == NULL) {
-        close(fd);
-        return err_set(e, HD_EIO, s->o.tls_cert != NULL ? "the server could not start: certificate or key is not usable"
-                                                        : "the server could not start");
-    }
-    s->daemons[s->n_daemons++] = d;
-    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = s}; /* any daemon: all get their turn */
-    if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, MHD_get_daemon_info(d, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, &ev) != 0)
-        return err_sys(e, errno, "the server could not start");
-    return HD_OK;
+    if (x->connection != NULL)
+        shutdown(fd_of(x->connection), SHUT_RDWR);
 }
 
-static bool is_loopback(const struct sockaddr *a)
+static bool is_late(const struct conn *k, uint64_t now)
 {
-    if (a->sa_family == AF_INET)
-        return (ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24) == 127;
-    return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+    const struct serve_options *o = &k->server->o;
+    const struct exchange *x = k->exchange;
+    if (k->in_head)
+        return now - k->since_ns > (uint64_t)o->head_s * UINT64_C(1000000000);
+    return x != NULL && x->state == X_READING && now - x->start_ns > (uint64_t)o->body_s * UINT64_C(1000000000);
 }
 
-static int port_of(int fd)
+void http_sweep(struct server *s)
 {
-    struct sockaddr_storage a;
-    socklen_t n = sizeof a;
-    if (getsockname(fd, (struct sockaddr *)(void *)&a, &n) != 0)
-        return -1;
-    in_port_t port = a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&a)->sin6_port
-                                             : ((struct sockaddr_in *)(void *)&a)->sin_port;
-    return ntohs(port);
-}
-
-/* A listening socket; -1 with errno. */
-static int open_tcp(const struct addrinfo *a)
-{
-    int on = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (a->ai_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
-    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, 1024) == 0)
-        return fd;
-    int why = errno;
-    close(fd);
-    errno = why;
-    return -1;
-}
-
-static int listen_address(struct server *s, const char *host, const struct addrinfo *a, bool optional, struct err *e)
-{
-    if (!is_loopback(a->ai_addr) && s->o.ledger == NULL && !s->o.no_auth)
-        return err_set(e, HD_EARG, "%s is not a loopback address: everyone who reaches it could use the model; give keys "
-                       "(--ledger) or say --no-auth", host);
-    int fd = open_tcp(a);
-    if (fd < 0 && optional)
-        return HD_OK;
-    if (fd < 0)
-        return err_sys(e, errno, "cannot listen on %s port %d", host, s->o.port);
-    if (s->port < 0)
-        s->port = port_of(fd);
-    return add_daemon(s, fd, e);
-}
-
-static int listen_host(struct server *s, const char *host, bool optional, struct err *e)
-{
-    char port[16];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
-    snprintf(port, sizeof port, "%d", s->port >= 0 ? s->port : s->o.port);
-    int bad = getaddrinfo(host, port, &hints, &list), rc = HD_OK;
-    if (bad != 0)
-        return optional ? HD_OK : err_set(e, HD_EARG, "cannot listen on %s: %s", host, gai_strerror(bad));
-    for (const struct addrinfo *a = list; a != NULL && rc == HD_OK; a = a->ai_next) {
-        if (s->n_daemons + 1 >= DAEMONS_MAX)
-            rc = err_set(e, HD_EARG, "too many addresses to listen on");
-        else
-            rc = listen_address(s, host, a, optional, e);
-    }
-    freeaddrinfo(list);
-    return rc;
-}
-
-/* Only this user may connect, so no key is needed. A socket left behind by a dead server is replaced. */
-static int listen_unix(struct server *s, struct err *e)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    const char *path = s->o.unix_path;
-    struct stat st;
-    if (strlen(path) >= sizeof a.sun_path)
-        return err_set(e, HD_EARG, "%s: the path of a socket has at most %zu bytes", path, sizeof a.sun_path - 1);
-    memcpy(a.sun_path, path, strlen(path) + 1);
-    if (stat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-        unlink(path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    mode_t old = umask(077);
-    bool ok = fd >= 0 && bind(fd, (struct sockaddr *)(void *)&a, sizeof a) == 0 && listen(fd, 1024) == 0;
-    int why = errno;
-    umask(old);
-    if (!ok) {
-        if (fd >= 0)
-            close(fd);
-        return err_sys(e, why, "cannot listen on %s", path);
-    }
-    return add_daemon(s, fd, e);
-}
-
-int http_listen(struct server *s, struct err *e)
-{
-    int rc = HD_OK;
-    s->port = -1;
-    for (int i = 0; i < s->o.n_hosts && rc == HD_OK && s->o.port >= 0; i++)
-        rc = listen_host(s, s->o.hosts[i], false, e);
-    if (s->o.n_hosts == 0 && s->o.port >= 0 && (rc = listen_host(s, "127.0.0.1", false, e)) == HD_OK)
-        rc = listen_host(s, "::1", true, e);
-    if (rc == HD_OK && s->o.unix_path != NULL)
-        rc = listen_unix(s, e);
-    if (rc == HD_OK && s->n_daemons == 0)
-        rc = err_set(e, HD_EARG, "there is no address to listen on");
-    return rc;
-}
-
-void http_quiesce(struct server *s)
-{
-    for (int i = 0; i < s->n_daemons; i++) {
-        int fd = MHD_quiesce_daemon(s->daemons[i]);
-        if (fd >= 0)
-            close(fd);
-    }
-}
-
-void http_close(struct server *s)
-{
-    for (int i = 0; i < s->n_daemons; i++)
-        MHD_stop_daemon(s->daemons[i]);
-    s->n_daemons = 0;
-    if (s->o.unix_path != NULL)
-        unlink(s->o.unix_path);
-}
-
-void http_turn(struct server *s)
-{
-    for (int i = 0; i < s->n_daemons; i++)
-        MHD_run(s->daemons[i]);
-}
-
-int http_timeout_ms(const struct server *s)
-{
-    MHD_UNSIGNED_LONG_LONG ms, least = 1000;
-    for (int i = 0; i < s->n_daemons; i++)
-        if (MHD_get_timeout(s->daemons[i], &ms) == MHD_YES && ms < least)
-            least = ms;
-    return (int)least;
+    uint64_t now = now_ns();
+    if (now - s->swept_ns < UINT64_C(500000000))
+        return;
+    s->swept_ns = now;
+    for (struct conn *k = s->conns; k != NULL; k = k->next)
+        if (is_late(k, now))
+            shutdown(fd_of(k->connection), SHUT_RDWR);
 }

@@ -38,6 +38,12 @@ static const char schema[] =
     " ended REAL NOT NULL, finish TEXT NOT NULL);"
     "CREATE INDEX IF NOT EXISTS usage_by_key ON usage (key_id);";
 
+/* Columns that files of earlier versions do not have. */
+static const char *const later_columns[] = {
+    "requests_max INTEGER NOT NULL DEFAULT 0", "priority INTEGER NOT NULL DEFAULT 0", "weight REAL NOT NULL DEFAULT 1",
+    "deadline_s REAL NOT NULL DEFAULT 0",
+};
+
 static int failed(struct ledger *l, struct err *e)
 {
     return err_set(e, HD_EIO, "%s: %s", l->path, sqlite3_errmsg(l->db));
@@ -46,6 +52,24 @@ static int failed(struct ledger *l, struct err *e)
 static int prepare(struct ledger *l, const char *sql, sqlite3_stmt **s, struct err *e)
 {
     return sqlite3_prepare_v2(l->db, sql, -1, s, NULL) == SQLITE_OK ? HD_OK : failed(l, e);
+}
+
+static int add_columns(struct ledger *l, struct err *e)
+{
+    sqlite3_stmt *s;
+    if (sqlite3_prepare_v2(l->db, "SELECT deadline_s FROM keys", -1, &s, NULL) == SQLITE_OK) {
+        sqlite3_finalize(s);
+        return HD_OK;
+    }
+    int rc = sqlite3_exec(l->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+    for (size_t i = 0; i < COUNT_OF(later_columns) && rc == SQLITE_OK; i++) {
+        char *sql = xasprintf("ALTER TABLE keys ADD COLUMN %s", later_columns[i]);
+        rc = sqlite3_exec(l->db, sql, NULL, NULL, NULL);
+        free(sql);
+    }
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(l->db, "COMMIT", NULL, NULL, NULL);
+    return rc == SQLITE_OK ? HD_OK : failed(l, e);
 }
 
 int ledger_open(struct ledger **out, const char *path, struct err *e)
@@ -64,6 +88,8 @@ int ledger_open(struct ledger **out, const char *path, struct err *e)
         if (sqlite3_exec(l->db, schema, NULL, NULL, NULL) != SQLITE_OK)
             rc = failed(l, e);
     }
+    if (rc == HD_OK)
+        rc = add_columns(l, e);
     if (rc == HD_OK)
         rc = prepare(l, "INSERT INTO usage (request, key_id, user, model, api, hit, miss, completion, reasoning, cost,"
                      " started, ended, finish) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", &l->add_row, e);
@@ -102,34 +128,68 @@ void ledger_close(struct ledger **out)
 
 /* ---------------------------------------------------------------- keys */
 
+void key_limits_init(struct key_limits *k)
+{
+    *k = (struct key_limits){.dollars = -1, .weight = 1};
+}
+
+#define LIMIT_COLUMNS "limit_usd, requests_max, priority, weight, deadline_s"
+
+static struct key_limits read_limits(sqlite3_stmt *s, int column)
+{
+    return (struct key_limits){.dollars = sqlite3_column_double(s, column), .requests = sqlite3_column_int64(s, column + 1),
+                               .priority = sqlite3_column_int64(s, column + 2),
+                               .weight = sqlite3_column_double(s, column + 3),
+                               .deadline_s = sqlite3_column_double(s, column + 4)};
+}
+
+/* The values of LIMIT_COLUMNS as parameters 1 to 5. */
+static void bind_limits(sqlite3_stmt *s, const struct key_limits *k)
+{
+    sqlite3_bind_double(s, 1, k->dollars);
+    sqlite3_bind_int64(s, 2, k->requests);
+    sqlite3_bind_int64(s, 3, k->priority);
+    sqlite3_bind_double(s, 4, k->weight);
+    sqlite3_bind_double(s, 5, k->deadline_s);
+}
+
 static struct key read_key(sqlite3_stmt *s)
 {
     struct key k = {.row = {.id = sqlite3_column_int64(s, 0),
                             .name = xstrdup((const char *)sqlite3_column_text(s, 1)),
                             .hint = xstrdup((const char *)sqlite3_column_text(s, 2)),
-                            .limit = sqlite3_column_double(s, 4),
-                            .created = sqlite3_column_int64(s, 5),
-                            .revoked = sqlite3_column_int64(s, 6),
-                            .spent = sqlite3_column_double(s, 7)}};
+                            .created = sqlite3_column_int64(s, 4),
+                            .revoked = sqlite3_column_int64(s, 5),
+                            .spent = sqlite3_column_double(s, 6),
+                            .limits = read_limits(s, 7)}};
     if (sqlite3_column_bytes(s, 3) == SHA256_BYTES)
         memcpy(k.hash, sqlite3_column_blob(s, 3), SHA256_BYTES);
     return k;
 }
 
+/* The keys as the file has them now; those of before stay when it cannot be read. */
 static int load_keys(struct ledger *l, struct err *e)
 {
     sqlite3_stmt *s;
-    int rc = prepare(l, "SELECT id, name, hint, hash, limit_usd, created, revoked,"
-                     " (SELECT COALESCE(SUM(cost), 0) FROM usage WHERE key_id = keys.id) FROM keys ORDER BY id", &s, e);
+    struct ledger now = {0};
+    int rc = prepare(l, "SELECT id, name, hint, hash, created, revoked,"
+                     " (SELECT COALESCE(SUM(cost), 0) FROM usage WHERE key_id = keys.id), " LIMIT_COLUMNS
+                     " FROM keys ORDER BY id", &s, e);
     if (rc != HD_OK)
         return rc;
-    forget_keys(l);
     while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
-        l->keys = xrealloc(l->keys, (l->n_keys + 1) * sizeof *l->keys);
-        l->keys[l->n_keys++] = read_key(s);
+        now.keys = xrealloc(now.keys, (now.n_keys + 1) * sizeof *now.keys);
+        now.keys[now.n_keys++] = read_key(s);
     }
     sqlite3_finalize(s);
-    return rc == SQLITE_DONE ? HD_OK : failed(l, e);
+    if (rc != SQLITE_DONE) {
+        forget_keys(&now);
+        return failed(l, e);
+    }
+    forget_keys(l);
+    l->keys = now.keys;
+    l->n_keys = now.n_keys;
+    return HD_OK;
 }
 
 static bool refresh(struct ledger *l)
@@ -144,6 +204,16 @@ static bool refresh(struct ledger *l)
         return false;
     l->data_version = version;
     return true;
+}
+
+int ledger_reload(struct ledger *l, struct err *e)
+{
+    return load_keys(l, e);
+}
+
+size_t ledger_n_keys(const struct ledger *l)
+{
+    return l->n_keys;
 }
 
 bool ledger_find(struct ledger *l, const char *key, struct ledger_key *out)
@@ -173,7 +243,7 @@ int ledger_list(struct ledger *l, void (*fn)(void *arg, const struct ledger_key 
     return rc;
 }
 
-int ledger_add_key(struct ledger *l, const char *name, double limit, char *key, struct err *e)
+int ledger_add_key(struct ledger *l, const char *name, const struct key_limits *k, char *key, struct err *e)
 {
     uint64_t random[RANDOM_WORDS];
     uint8_t hash[SHA256_BYTES];
@@ -186,14 +256,14 @@ int ledger_add_key(struct ledger *l, const char *name, double limit, char *key, 
         api_base62(key + 3 + 10 * i, random[i], 10);
     sha256(key, strlen(key), hash);
     snprintf(hint, sizeof hint, "%.5s...%s", key, key + strlen(key) - 4);
-    int rc = prepare(l, "INSERT INTO keys (name, hint, hash, limit_usd, created) VALUES (?,?,?,?,?)", &s, e);
+    int rc = prepare(l, "INSERT INTO keys (" LIMIT_COLUMNS ", name, hint, hash, created) VALUES (?,?,?,?,?,?,?,?,?)", &s, e);
     if (rc != HD_OK)
         return rc;
-    sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
-    sqlite3_bind_text(s, 2, hint, -1, SQLITE_STATIC);
-    sqlite3_bind_blob(s, 3, hash, sizeof hash, SQLITE_STATIC);
-    sqlite3_bind_double(s, 4, limit);
-    sqlite3_bind_int64(s, 5, time(NULL));
+    bind_limits(s, k);
+    sqlite3_bind_text(s, 6, name, -1, SQLITE_STATIC);
+    sqlite3_bind_text(s, 7, hint, -1, SQLITE_STATIC);
+    sqlite3_bind_blob(s, 8, hash, sizeof hash, SQLITE_STATIC);
+    sqlite3_bind_int64(s, 9, time(NULL));
     rc = sqlite3_step(s);
     sqlite3_finalize(s);
     if (rc == SQLITE_CONSTRAINT)
@@ -201,30 +271,57 @@ int ledger_add_key(struct ledger *l, const char *name, double limit, char *key, 
     return rc == SQLITE_DONE ? HD_OK : failed(l, e);
 }
 
-static int change(struct ledger *l, const char *sql, const char *name, double value, struct err *e)
+static int no_such_key(const char *name, struct err *e)
 {
-    sqlite3_stmt *s;
-    int rc = prepare(l, sql, &s, e);
-    if (rc != HD_OK)
-        return rc;
-    sqlite3_bind_double(s, 1, value);
-    sqlite3_bind_text(s, 2, name, -1, SQLITE_STATIC);
-    rc = sqlite3_step(s);
+    return err_set(e, HD_EARG, "there is no key named '%s'", name);
+}
+
+static int change(struct ledger *l, sqlite3_stmt *s, const char *name, struct err *e)
+{
+    int rc = sqlite3_step(s);
     sqlite3_finalize(s);
     if (rc != SQLITE_DONE)
         return failed(l, e);
-    return sqlite3_changes(l->db) > 0 ? HD_OK : err_set(e, HD_EARG, "there is no key named '%s'", name);
+    return sqlite3_changes(l->db) > 0 ? HD_OK : no_such_key(name, e);
 }
 
 int ledger_revoke(struct ledger *l, const char *name, struct err *e)
 {
-    return change(l, "UPDATE keys SET revoked = CAST(? AS INTEGER) WHERE name = ? AND revoked = 0", name,
-                  (double)time(NULL), e);
+    sqlite3_stmt *s;
+    int rc = prepare(l, "UPDATE keys SET revoked = ? WHERE name = ? AND revoked = 0", &s, e);
+    if (rc != HD_OK)
+        return rc;
+    sqlite3_bind_int64(s, 1, time(NULL));
+    sqlite3_bind_text(s, 2, name, -1, SQLITE_STATIC);
+    return change(l, s, name, e);
 }
 
-int ledger_limit(struct ledger *l, const char *name, double limit, struct err *e)
+int ledger_read_limits(struct ledger *l, const char *name, struct key_limits *k, struct err *e)
 {
-    return change(l, "UPDATE keys SET limit_usd = ? WHERE name = ?", name, limit, e);
+    sqlite3_stmt *s;
+    int rc = prepare(l, "SELECT " LIMIT_COLUMNS " FROM keys WHERE name = ?", &s, e);
+    if (rc != HD_OK)
+        return rc;
+    sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
+    rc = sqlite3_step(s);
+    if (rc == SQLITE_ROW)
+        *k = read_limits(s, 0);
+    sqlite3_finalize(s);
+    if (rc == SQLITE_ROW)
+        return HD_OK;
+    return rc == SQLITE_DONE ? no_such_key(name, e) : failed(l, e);
+}
+
+int ledger_set_limits(struct ledger *l, const char *name, const struct key_limits *k, struct err *e)
+{
+    sqlite3_stmt *s;
+    int rc = prepare(l, "UPDATE keys SET limit_usd = ?, requests_max = ?, priority = ?, weight = ?, deadline_s = ?"
+                     " WHERE name = ?", &s, e);
+    if (rc != HD_OK)
+        return rc;
+    bind_limits(s, k);
+    sqlite3_bind_text(s, 6, name, -1, SQLITE_STATIC);
+    return change(l, s, name, e);
 }
 
 /* ---------------------------------------------------------------- usage */
@@ -253,6 +350,23 @@ int ledger_add_row(struct ledger *l, const struct ledger_row *r, struct err *e)
         if (l->keys[i].row.id == r->key_id)
             l->keys[i].row.spent += r->cost;
     return HD_OK;
+}
+
+int ledger_rows(struct ledger *l, void (*fn)(void *arg, const struct ledger_row *r), void *arg, struct err *e)
+{
+    sqlite3_stmt *s;
+    int rc = prepare(l, "SELECT hit, miss, completion, reasoning, cost, started, ended FROM usage ORDER BY id", &s, e);
+    if (rc != HD_OK)
+        return rc;
+    while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
+        struct ledger_row r = {.hit = sqlite3_column_int64(s, 0), .miss = sqlite3_column_int64(s, 1),
+                               .completion = sqlite3_column_int64(s, 2), .reasoning = sqlite3_column_int64(s, 3),
+                               .cost = sqlite3_column_double(s, 4), .started = sqlite3_column_double(s, 5),
+                               .ended = sqlite3_column_double(s, 6)};
+        fn(arg, &r);
+    }
+    sqlite3_finalize(s);
+    return rc == SQLITE_DONE ? HD_OK : failed(l, e);
 }
 
 int ledger_sums(struct ledger *l, const char *by, void (*fn)(void *arg, const struct ledger_sum *s), void *arg,

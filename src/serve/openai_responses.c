@@ -649,6 +649,7 @@ static const struct error_form {
     [API_BUSY] = {429, "rate_limit_error", "rate_limit_exceeded"},
     [API_LOADING] = {503, "service_unavailable_error", "model_loading"},
     [API_CLOSING] = {503, "service_unavailable_error", "shutting_down"},
+    [API_TIMEOUT] = {504, "timeout_error", "deadline_exceeded"},
     [API_INTERNAL] = {500, "server_error", "server_error"},
 };
 

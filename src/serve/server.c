@@ -12,8 +12,10 @@
 
 void serve_options_init(struct serve_options *o)
 {
-    *o = (struct serve_options){.port = 8000, .model = "deepseek-v4", .body_bytes_max = 48 << 20, .keep_alive_s = 900,
-                                .ping_s = 10, .grace_s = 60, .max_connections = 4096, .log_fd = 2};
+    *o = (struct serve_options){.port = 8000, .model = "deepseek-v4", .body_bytes_max = 48 << 20,
+                                .bodies_bytes_max = 512 << 20, .stream_bytes_max = 8 << 20, .keep_alive_s = 900,
+                                .head_s = 60, .body_s = 300, .write_s = 120, .ping_s = 10, .grace_s = 60,
+                                .max_connections = 4096, .log_fd = 2};
 }
 
 /* The same model and program have the same fingerprint, others another one. */
@@ -44,6 +46,9 @@ int server_open(struct server **out, const struct serve_options *o, struct err *
     int rc = HD_OK;
     if (s->epoll_fd < 0 || s->wake_fd < 0 || epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->wake_fd, &ev) != 0)
         rc = err_sys(e, errno, "the server could not start");
+    s->prices = s->o.prices != NULL ? s->o.prices : prices_open_official();
+    if (rc == HD_OK)
+        rc = workers_open(&s->workers, s->wake_fd, e);
     if (rc == HD_OK)
         rc = http_listen(s, e);
     if (rc != HD_OK) {
@@ -58,7 +63,9 @@ void server_close(struct server **s)
 {
     if (*s == NULL)
         return;
+    workers_close(&(*s)->workers);
     http_close(*s);
+    prices_close(&(*s)->prices);
     if ((*s)->epoll_fd >= 0)
         close((*s)->epoll_fd);
     if ((*s)->wake_fd >= 0)
@@ -94,6 +101,21 @@ void server_stop(struct server *s)
         errno = before; /* the counter is full: the loop is awake */
 }
 
+void server_reload(struct server *s)
+{
+    uint64_t one = 1;
+    int before = errno;
+    atomic_store(&s->reload, true);
+    if (write(s->wake_fd, &one, sizeof one) < 0)
+        errno = before;
+}
+
+void server_set_prices(struct server *s, struct prices *p)
+{
+    prices_close(&s->prices);
+    s->prices = p;
+}
+
 /* ---------------------------------------------------------------- the loop */
 
 static void take_wakeups(const struct server *s)
@@ -124,6 +146,13 @@ static void turn_exchanges(struct server *s)
     }
 }
 
+static void take_read(struct server *s)
+{
+    struct exchange *x;
+    while ((x = workers_take(s->workers)) != NULL)
+        exchange_worked(x);
+}
+
 static void begin_close(struct server *s)
 {
     s->closing = true;
@@ -140,9 +169,10 @@ static bool out_of_patience(const struct server *s)
 static void cancel_all(struct server *s)
 {
     for (struct exchange *x = s->running; x != NULL; x = x->next) {
-        if (!x->cancelled)
+        if (!x->cancelled && x->job != NULL) {
             engine_cancel(x->job);
-        x->cancelled = true;
+            x->cancelled = true;
+        }
     }
 }
 
@@ -158,8 +188,12 @@ void server_run(struct server *s)
     while (!is_done(s)) {
         wait_events(s);
         http_turn(s);
+        take_read(s);
         turn_exchanges(s);
         http_turn(s);
+        http_sweep(s);
+        if (atomic_exchange(&s->reload, false) && s->o.reload != NULL)
+            s->o.reload(s->o.reload_arg, s);
         if (!s->closing && atomic_load(&s->stops) > 0)
             begin_close(s);
         if (s->closing && out_of_patience(s))

@@ -1,12 +1,19 @@
 /* POST /tokenize and /detokenize: text to ids and back, in the shapes of llama.cpp's and vLLM's servers. */
 #include "serve/server.h"
 
-static const struct tokenizer *tokenizer_of(struct exchange *x, struct api_error *e)
+static const struct tokenizer *tokenizer_of(const struct exchange *x)
 {
-    struct engine *engine = atomic_load(&x->server->engine);
-    if (engine == NULL)
-        api_fail(e, API_LOADING, "The model is loading: %.1f %%.", atomic_load(&x->server->loading_permille) / 10.0);
-    return engine == NULL ? NULL : engine_env(engine)->tokenizer;
+    return engine_env(atomic_load(&x->server->engine))->tokenizer;
+}
+
+/* The rest happens in a worker. */
+static void give(struct exchange *x, void (*work)(struct exchange *x))
+{
+    struct api_error e = {0};
+    if (exchange_ready(x, &e))
+        exchange_work(x, work);
+    else
+        exchange_fail(x, &e);
 }
 
 static void write_ids(struct buf *out, const struct ids *ids)
@@ -50,12 +57,12 @@ static int chat_to_ids(struct exchange *x, const json_t *body, struct api_error 
     return 0;
 }
 
-void tokenize_run(struct exchange *x)
+static void tokenize(struct exchange *x)
 {
     struct api_error e = {0};
     struct ids ids = {0};
-    const struct tokenizer *t = tokenizer_of(x, &e);
-    json_t *body = t == NULL ? NULL : exchange_json(x, &e);
+    const struct tokenizer *t = tokenizer_of(x);
+    json_t *body = exchange_json(x, &e);
     if (body != NULL && field_get(body, "messages") != NULL)
         chat_to_ids(x, body, &e);
     else if (body != NULL)
@@ -84,14 +91,14 @@ static int read_ids(const json_t *body, int n_vocab, struct ids *ids, struct api
     return 0;
 }
 
-void detokenize_run(struct exchange *x)
+static void detokenize(struct exchange *x)
 {
     struct api_error e = {0};
     struct ids ids = {0};
     struct buf bytes = {0}, text = {0};
     struct utf8_stream utf8 = {0};
-    const struct tokenizer *t = tokenizer_of(x, &e);
-    json_t *body = t == NULL ? NULL : exchange_json(x, &e);
+    const struct tokenizer *t = tokenizer_of(x);
+    json_t *body = exchange_json(x, &e);
     if (body != NULL && read_ids(body, tokenizer_n_vocab(t), &ids, &e) == 0) {
         tokenizer_decode(t, ids.data, ids.n, false, &bytes);
         utf8_stream_add(&utf8, bytes.len > 0 ? bytes.data : "", bytes.len, &text);
@@ -109,4 +116,14 @@ void detokenize_run(struct exchange *x)
         exchange_fail(x, &e);
     else
         exchange_reply_json(x);
+}
+
+void tokenize_run(struct exchange *x)
+{
+    give(x, tokenize);
+}
+
+void detokenize_run(struct exchange *x)
+{
+    give(x, detokenize);
 }

@@ -1,8 +1,9 @@
 /* The HTTP server over a model without mathematics: it answers what a script says. Tests start it; see server.py.
  *
  *   scripted_server --tokenizer PATH --script FILE [--context N] [--running N] [--waiting N] [--grace N] [--strict]
- *                   [--ledger FILE] [--unix PATH] [--body-max N] [--loading MS] [--ping SECONDS] [--keep N]
- *                   [--replies FILE]
+ *                   [--ledger FILE] [--unix PATH] [--body-max N] [--bodies-max N] [--stream-max N] [--loading MS]
+ *                   [--ping SECONDS] [--head SECONDS] [--body SECONDS] [--write SECONDS] [--log 1|2] [--host ADDRESS]
+ *                   [--keep N] [--replies FILE]
  *
  * The script is a JSON array of {"when": TEXT, "reply": TEXT or [TOKEN, ...], "delay_ms": N}: the first entry whose
  * `when` is in the prompt's text answers it, with its reply and an end token. A TOKEN is the array of its bytes. */
@@ -225,6 +226,15 @@ int main(int argc, char **argv)
     o.unix_path = option(argc, argv, "--unix", NULL);
     o.ping_s = number(argc, argv, "--ping", "10");
     o.grace_s = number(argc, argv, "--grace", "30");
+    o.head_s = number(argc, argv, "--head", "60");
+    o.body_s = number(argc, argv, "--body", "300");
+    o.write_s = number(argc, argv, "--write", "120");
+    o.log = number(argc, argv, "--log", "0") > 0;
+    o.log_text = number(argc, argv, "--log", "0") > 1;
+    o.bodies_bytes_max = number(argc, argv, "--bodies-max", "536870912");
+    o.stream_bytes_max = number(argc, argv, "--stream-max", "8388608");
+    o.hosts[0] = option(argc, argv, "--host", NULL);
+    o.n_hosts = o.hosts[0] != NULL;
     o.strict_replay = number(argc, argv, "--strict", "0") != 0;
     if (ledger != NULL && ledger_open(&o.ledger, ledger, &e) != HD_OK)
         die(e.msg);

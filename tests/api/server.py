@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 
 B = os.environ.get("B", "build")
+HADAL = os.environ.get("HADAL", "./hadal")
 CLIENTS = ["openai==3.57.0", "anthropic==2.13.0"]
 work = tempfile.mkdtemp()
 count = 0
@@ -57,12 +59,13 @@ def official_tokenizer():
 class Scripted:
     """with Scripted([{"when": ..., "reply": ...}], "--context", "100") as s: s.port is where it listens."""
 
-    def __init__(self, script, *options, tokenizer="models/tiny"):
+    def __init__(self, script, *options, tokenizer="models/tiny", stderr=None):
         path = os.path.join(work, "script%d.json" % id(self))
         with open(path, "w", encoding="utf-8") as f:
             json.dump(script, f)
         self.process = subprocess.Popen([f"{B}/tests/api/scripted_server", "--tokenizer", tokenizer, "--script", path,
-                                         *options], stdout=subprocess.PIPE)
+                                         *options], stdout=subprocess.PIPE, stderr=stderr)
+        self.host = options[options.index("--host") + 1] if "--host" in options else "127.0.0.1"
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError("the scripted server did not start")
@@ -70,7 +73,7 @@ class Scripted:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self):
-        wait_ready(self.port)
+        wait_ready(self.port, self.host)
         return self
 
     def stop(self):
@@ -83,19 +86,47 @@ class Scripted:
             report("the scripted server ends well", f"exit code {code}")
 
 
-def wait_ready(port):
-    while request(port, "GET", "/health")[0] == 503:
+class Serve:
+    """with Serve("--log") as s: hadal serve with the embedded model; s.line is what it said first."""
+
+    def __init__(self, *options):
+        self.process = subprocess.Popen([HADAL, "serve", "-m", "models/tiny", "--port", "0", *options],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.line = self.process.stdout.readline().decode().strip()
+        self.port = int(self.line.rsplit(":", 1)[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def wait_ready(port, host="127.0.0.1"):
+    while request(port, "GET", "/health", host=host)[0] == 503:
         pass
 
 
-def request(port, method, path, body=None, headers=None):
-    """(status, headers, body as JSON or text)"""
-    c = http.client.HTTPConnection("127.0.0.1", port)
+# Folders of this machine and files of the server, which no answer may name.
+HOST_PATHS = re.compile("|".join(map(re.escape, [os.getcwd(), tempfile.gettempdir() + "/", "models/tiny", ".safetensors",
+                                                 "src/serve", "src/engine", os.path.expanduser("~") + "/"])))
+
+
+def no_host_paths(status, text):
+    if status >= 400 and HOST_PATHS.search(text):
+        raise AssertionError(f"an error names a path of the host: {text!r}")
+
+
+def request(port, method, path, body=None, headers=None, host="127.0.0.1"):
+    """(status, headers, body as JSON or text); no error may name a path of the host."""
+    c = http.client.HTTPConnection(host, port)
     data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
     c.request(method, path, data, headers or {})
     r = c.getresponse()
     text = r.read().decode()
     c.close()
+    no_host_paths(r.status, text)
     try:
         return r.status, r.headers, json.loads(text)
     except json.JSONDecodeError:
@@ -120,16 +151,17 @@ def stream(port, path, body, headers=None):
     return frames
 
 
-def begin_request(port, path, body):
+def begin_request(port, path, body, headers=None):
     """A socket on which a request was sent and nothing read."""
     data = json.dumps(body).encode()
     s = socket.create_connection(("127.0.0.1", port))
-    s.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data)
+    more = "".join(f"{k}: {v}\r\n" for k, v in (headers or {}).items()).encode()
+    s.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (path.encode(), more, len(data)) + data)
     return s
 
 
-def metric(port, name):
-    text = request(port, "GET", "/metrics")[2]
+def metric(port, name, headers=None):
+    text = request(port, "GET", "/metrics", None, headers)[2]
     return sum(float(line.split()[-1]) for line in text.split("\n") if line.startswith(name + "{") or line.startswith(name + " "))
 
 

@@ -1,31 +1,14 @@
 #!/usr/bin/env python3
 """hadal serve with the embedded model: its life as a command, answers of a real model, TLS."""
 import json
-import os
 import signal
 import ssl
 import subprocess
 import urllib.request
 
 import server
-from server import check, equal, post, request, stream
+from server import HADAL, Serve, check, equal, post, request, stream
 
-HADAL = os.environ.get("HADAL", "./hadal")
-
-
-class Serve:
-    def __init__(self, *options):
-        self.process = subprocess.Popen([HADAL, "serve", "-m", "models/tiny", "--port", "0", *options],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.line = self.process.stdout.readline().decode().strip()
-        self.port = int(self.line.rsplit(":", 1)[1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
 
 
 def body(**more):
@@ -88,9 +71,12 @@ def log():
         server.wait_ready(s.port)
         post(s.port, "/chat/completions", body())
         s.process.terminate()
-        line = json.loads([x for x in s.process.stderr.read().decode().split("\n") if x.startswith("{")][0])
-        equal((line["api"], line["completion_tokens"]), ("chat", 12))
-        equal("Who" in str(line), False, "text of the prompt")
+        lines = [json.loads(x) for x in s.process.stderr.read().decode().split("\n") if x.startswith("{")]
+        line = [x for x in lines if x["method"] == "POST"][0]
+        equal((line["api"], line["path"], line["status"], line["completion_tokens"], line["cache"]),
+              ("chat", "/chat/completions", 200, 12, "no state of this user is kept"))
+        equal([x["path"] for x in lines if x["method"] == "GET"][0], "/health", "other requests have a line too")
+        equal("Who" in str(lines), False, "text of the prompt")
 
 
 def refused(code, text, *options):

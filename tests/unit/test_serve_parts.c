@@ -34,27 +34,71 @@ static void test_sha256(void **state)
                   "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318");
 }
 
-static void expect_price(const char *model, int64_t time, double hit, double miss, double output)
+static void expect_price(const struct prices *t, const char *model, int64_t time, double hit, double miss, double output)
 {
-    struct price p = price_of(model, time);
+    struct price p = prices_at(t, model, time);
     assert_true(p.hit == hit && p.miss == miss && p.output == output);
 }
 
 static void test_prices(void **state)
 {
     (void)state;
-    expect_price("deepseek-v4-flash", 1777000000, 0.028, 0.14, 0.28);
-    expect_price("deepseek-v4-pro", 1777205699, 0.145, 1.74, 3.48);
-    expect_price("deepseek-v4-pro", 1777205700, 0.003625, 0.435, 0.87);
-    expect_price("deepseek-v4-flash", 1786895999, 0.0028, 0.14, 0.28);
-    expect_price("deepseek-v4-flash", 1786896000, 0.007, 0.22, 0.66);  /* a Sunday, 16:00 */
-    expect_price("deepseek-v4-flash", 1786932000, 0.014, 0.44, 1.32);  /* Monday 02:00 */
-    expect_price("deepseek-v4-flash", 1786939200, 0.007, 0.22, 0.66);  /* Monday 04:00 */
-    expect_price("deepseek-v4-flash", 1786946400, 0.014, 0.44, 1.32);  /* Monday 06:00 */
-    expect_price("deepseek-v4-flash", 1786960800, 0.007, 0.22, 0.66);  /* Monday 10:00 */
-    expect_price("deepseek-v4-flash", 1787364000, 0.007, 0.22, 0.66);  /* Saturday 02:00 */
-    expect_price("deepseek-flash", 1789012800, 0.003 * 1, 0.15, 0.60); /* Thursday 04:00 */
+    struct prices *t = prices_open_official();
+    expect_price(t, "deepseek-v4-flash", 1776988799, 0, 0, 0); /* the day before */
+    expect_price(t, "deepseek-v4-flash", 1777000000, 0.028, 0.14, 0.28);
+    expect_price(t, "deepseek-v4-pro", 1777205699, 0.145, 1.74, 3.48);
+    expect_price(t, "deepseek-v4-pro", 1777205700, 0.003625, 0.435, 0.87);
+    expect_price(t, "deepseek-v4-flash", 1786895999, 0.0028, 0.14, 0.28);
+    expect_price(t, "deepseek-v4-flash", 1786896000, 0.007, 0.22, 0.66);  /* a Sunday, 16:00 */
+    expect_price(t, "deepseek-v4-flash", 1786932000, 0.014, 0.44, 1.32);  /* Monday 02:00 */
+    expect_price(t, "deepseek-v4-flash", 1786939200, 0.007, 0.22, 0.66);  /* Monday 04:00 */
+    expect_price(t, "deepseek-v4-flash", 1786946400, 0.014, 0.44, 1.32);  /* Monday 06:00 */
+    expect_price(t, "deepseek-v4-flash", 1786960800, 0.007, 0.22, 0.66);  /* Monday 10:00 */
+    expect_price(t, "deepseek-v4-flash", 1787364000, 0.007, 0.22, 0.66);  /* Saturday 02:00 */
+    expect_price(t, "deepseek-flash", 1789012800, 0.003, 0.15, 0.60);     /* Thursday 04:00 */
+    expect_price(t, "deepseek-v4-flash", 1789021800, 0.006, 0.30, 1.20);  /* Thursday 06:30 */
+    expect_price(t, "V4-Pro-0813", 1790900000, 0.022, 0.66, 1.98);        /* Thursday, 1 October 23:33 */
+    expect_price(t, "V4-Pro-0813", 1790820000, 0.022, 0.66, 1.98);        /* 1 October 02:00, a holiday */
+    expect_price(t, "V4-Pro-0813", 1791424800, 0.044, 1.32, 3.96);        /* Thursday, 8 October 02:00 */
+    expect_price(t, "tiny", 1791424800, 0.006, 0.30, 1.20);
     assert_true(price_cost((struct price){1, 2, 4}, 1000000, 500000, 250000) == 3);
+    assert_int_equal(prices_n_lines(t), 4);
+    assert_string_equal(prices_line(t, 3)->name, "Claude Opus 4.7");
+    assert_true(prices_line(t, 2)->fixed.output == 15 && prices_line(t, 1)->model != NULL);
+    prices_close(&t);
+}
+
+/* Everything that a price file may have wrong is refused with its place. */
+static void test_price_files(void **state)
+{
+    static const struct {
+        const char *text, *why;
+    } bad[] = {
+        {"[]", "no JSON object"},
+        {"{", "no price table"},
+        {"{}", "models must be"},
+        {"{\"models\": [{\"names\": [\"*\"]}]}", "models[0].prices must be"},
+        {"{\"models\": [{\"names\": [], \"prices\": [1]}]}", "models[0].names must be"},
+        {"{\"models\": [{\"names\": [\"*\"], \"prices\": [{\"from\": \"soon\"}]}]}", "models[0].prices[0].from must be"},
+        {"{\"models\": [{\"names\": [\"*\"], \"prices\": [{\"from\": \"2026-01-01\", \"hit\": 1, \"miss\": -1}]}]}",
+         "models[0].prices[0].miss must be"},
+        {"{\"models\": [{\"names\": [\"*\"], \"prices\": [{\"from\": \"2026-01-01\", \"hit\": 1, \"miss\": 1, \"output\": 1,"
+         "\"peak_hours\": [[4, 1]], \"peak\": {}}]}]}", "peak_hours must be"},
+        {"{\"models\": [{\"names\": [\"*\"], \"prices\": [{\"from\": \"2026-01-02\", \"hit\": 1, \"miss\": 1, \"output\": 1},"
+         "{\"from\": \"2026-01-01\", \"hit\": 1, \"miss\": 1, \"output\": 1}]}]}", "models[0].prices[1].from must be later"},
+        {"{\"holidays\": [1], \"models\": []}", "holidays must be"},
+        {"{\"models\": [{\"names\": [\"*\"], \"prices\": [{\"from\": \"2026-01-01\", \"hit\": 1, \"miss\": 1, \"output\": 1}]}],"
+         "\"compare\": [{}]}", "compare[0].name must be"},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct prices *t = NULL;
+        struct err e = {0};
+        assert_int_equal(prices_parse(&t, bad[i].text, strlen(bad[i].text), "p.json", &e), HD_EARG);
+        assert_null(t);
+        if (strncmp(e.msg, "p.json: ", 8) != 0 || strstr(e.msg, bad[i].why) == NULL)
+            fail_msg("case %zu: %s", i, e.msg);
+    }
 }
 
 static void test_json(void **state)
@@ -125,7 +169,7 @@ static void test_last_turn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sha256), cmocka_unit_test(test_prices), cmocka_unit_test(test_json),
+        cmocka_unit_test(test_sha256), cmocka_unit_test(test_prices), cmocka_unit_test(test_price_files), cmocka_unit_test(test_json),
         cmocka_unit_test(test_names),  cmocka_unit_test(test_ids),    cmocka_unit_test(test_last_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
