@@ -1,6 +1,7 @@
 /* hadal batch: requests from a file, answers into another. */
 #include "bin/batch.h"
 #include "bin/bin.h"
+#include "bin/cache_args.h"
 #include "bin/model_args.h"
 #include "engine/engine.h"
 
@@ -37,6 +38,7 @@ enum { OPT_CONCURRENCY = 256 };
 static const struct option long_options[] = {
     MODEL_OPTIONS,
     CONTEXT_OPTION,
+    CACHE_OPTIONS,
     {"input", required_argument, NULL, 'i'},
     {"output", required_argument, NULL, 'o'},
     {"concurrency", required_argument, NULL, OPT_CONCURRENCY},
@@ -46,6 +48,7 @@ static const struct option long_options[] = {
 
 struct batch_args {
     struct model_args model;
+    struct engine_options engine;
     const char *in, *out;
     int64_t concurrency;
 };
@@ -64,12 +67,14 @@ static int parse(struct batch_args *a, int argc, char **argv)
     int c;
     while ((c = getopt_long(argc, argv, "m:i:o:h", long_options, NULL)) != -1) {
         int taken = model_args_take(&a->model, "batch", c, optarg);
+        if (taken == 0)
+            taken = cache_args_take(&a->engine, "batch", c, optarg);
         if (taken < 0)
             return EXIT_USAGE;
         if (taken > 0)
             continue;
         if (c == 'h') {
-            printf("%s%s%s", help, model_args_help, help_rest);
+            printf("%s%s%s%s", help, model_args_help, cache_args_help, help_rest);
             return -1;
         }
         if (c == 'i')
@@ -83,6 +88,8 @@ static int parse(struct batch_args *a, int argc, char **argv)
     }
     if (optind < argc)
         return usage_error("batch", "'%s' is not an option", argv[optind]);
+    if (!cache_args_check(&a->engine, "batch"))
+        return EXIT_USAGE;
     if (a->in == NULL || a->out == NULL)
         return usage_error("batch", "-i REQUESTS and -o RESULTS are needed");
     return EXIT_DONE;
@@ -90,9 +97,8 @@ static int parse(struct batch_args *a, int argc, char **argv)
 
 static int open_engine(struct engine **engine, const struct batch_args *a, const char *dir, struct err *e)
 {
-    struct engine_options o;
+    struct engine_options o = a->engine;
     struct progress p = progress_bar();
-    engine_options_init(&o);
     o.model = a->model.model;
     o.context_tokens = a->model.context_tokens;
     o.max_running = o.max_waiting = (int)a->concurrency;
@@ -132,6 +138,7 @@ int cmd_batch(int argc, char **argv)
     struct batch b;
     struct err e = {0};
     model_args_init(&a.model);
+    engine_options_init(&a.engine);
     int rc = parse(&a, argc, argv);
     if (rc != EXIT_DONE)
         return rc < 0 ? EXIT_DONE : rc;

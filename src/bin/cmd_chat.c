@@ -196,7 +196,7 @@ static int run_chat(struct chat *c)
 static int take_option(struct chat *c, int option)
 {
     if (option == 'h') {
-        printf("%s%s%s%s", help, model_args_help, talk_args_help, help_commands);
+        printf("%s%s%s%s%s", help, model_args_help, talk_args_help, cache_args_help, help_commands);
         return EXIT_DONE;
     }
     if (option == '?') {
@@ -204,6 +204,8 @@ static int take_option(struct chat *c, int option)
         return EXIT_USAGE;
     }
     int taken = talk_args_take(&c->args, "chat", option, optarg);
+    if (taken == 0)
+        taken = cache_args_take(&c->args.engine, "chat", option, optarg);
     return taken == 1 ? -1 : taken == -2 ? EXIT_FAILED : EXIT_USAGE;
 }
 
@@ -211,6 +213,7 @@ int cmd_chat(int argc, char **argv)
 {
     static const struct option options[] = {
         TALK_OPTIONS,
+        CACHE_OPTIONS,
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
@@ -222,6 +225,8 @@ int cmd_chat(int argc, char **argv)
         rc = take_option(&c, o);
     if (rc < 0 && optind < argc)
         rc = usage_error("chat", "'%s' is not an option", argv[optind]);
+    if (rc < 0 && !cache_args_check(&c.args.engine, "chat"))
+        rc = EXIT_USAGE;
     if (rc < 0)
         rc = run_chat(&c);
     chat_strings_free(&c);

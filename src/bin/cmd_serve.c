@@ -1,5 +1,6 @@
 /* hadal serve: the HTTP server. It listens at once and answers "loading" until the model is there. */
 #include "bin/bin.h"
+#include "bin/cache_args.h"
 #include "bin/model_args.h"
 #include "engine/engine.h"
 #include "serve/ledger.h"
@@ -66,6 +67,7 @@ enum {
 static const struct option long_options[] = {
     MODEL_OPTIONS,
     CONTEXT_OPTION,
+    CACHE_OPTIONS,
     {"host", required_argument, NULL, OPT_HOST},
     {"port", required_argument, NULL, OPT_PORT},
     {"unix", required_argument, NULL, OPT_UNIX},
@@ -233,17 +235,21 @@ static int parse(struct serve_args *a, int argc, char **argv)
     optind = 1;
     while ((c = getopt_long(argc, argv, "m:h", long_options, NULL)) != -1) {
         if (c == 'h') {
-            printf("%s%s%s", help, model_args_help, help_rest);
+            printf("%s%s%s%s", help, model_args_help, cache_args_help, help_rest);
             return -1;
         }
         if (c == '?')
             return usage_error("serve", "wrong option");
         int taken = model_args_take(&a->model, "serve", c, optarg);
+        if (taken == 0)
+            taken = cache_args_take(&a->engine, "serve", c, optarg);
         if (taken < 0 || (taken == 0 && !take_option(a, c, optarg)))
             return EXIT_USAGE;
     }
     if (optind < argc)
         return usage_error("serve", "'%s' is not an option", argv[optind]);
+    if (!cache_args_check(&a->engine, "serve"))
+        return EXIT_USAGE;
     if ((a->cert_path == NULL) != (a->key_path == NULL))
         return usage_error("serve", "--tls-cert and --tls-key go together");
     if (a->serve.port < 0 && a->serve.unix_path == NULL)

@@ -2,6 +2,7 @@
 #ifndef HADAL_TALK_H
 #define HADAL_TALK_H
 
+#include "bin/cache_args.h"
 #include "bin/model_args.h"
 #include "engine/engine.h"
 
@@ -9,6 +10,7 @@
 
 struct talk_args {
     struct model_args model;
+    struct engine_options engine; /* its part about the disk cache */
     const char *think;    /* none low high max */
     const char *system;   /* NULL: none */
     json_t *tools;        /* array, or NULL */

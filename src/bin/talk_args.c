@@ -24,6 +24,7 @@ void talk_args_init(struct talk_args *a)
 {
     *a = (struct talk_args){.think = "none", .fields = json_object()};
     model_args_init(&a->model);
+    engine_options_init(&a->engine);
 }
 
 void talk_args_free(struct talk_args *a)
@@ -169,9 +170,8 @@ json_t *talk_request(const struct talk_args *a, json_t *messages)
 
 int talk_engine_open(struct engine **e, const struct talk_args *a, struct err *err)
 {
-    struct engine_options o;
+    struct engine_options o = a->engine;
     struct progress p = talk_progress();
-    engine_options_init(&o);
     o.model = a->model.model;
     o.context_tokens = a->model.context_tokens;
     char *dir = model_find(a->model.dir, err);

@@ -57,7 +57,7 @@ static const int32_t *tokens_of(const struct cache *c, int32_t node)
     return c->tokens + (size_t)node * CACHE_PAGE;
 }
 
-static int32_t find_child(const struct cache *c, int32_t user, int32_t parent, uint64_t hash, const int32_t *tokens)
+int32_t cache_child(const struct cache *c, int32_t user, int32_t parent, uint64_t hash, const int32_t *tokens)
 {
     for (int32_t i = c->bucket[hash & c->mask]; i != CACHE_NONE; i = c->nodes[i].hash_next) {
         const struct cache_node *n = &c->nodes[i];
@@ -97,7 +97,7 @@ struct cache_hit cache_find(const struct cache *c, int32_t user, const int32_t *
     if (first_child(c, user, CACHE_NONE) == CACHE_NONE)
         return hit;
     for (; at + CACHE_PAGE <= n; at += CACHE_PAGE) {
-        int32_t next = find_child(c, user, hit.deepest, hashes[at / CACHE_PAGE], tokens + at);
+        int32_t next = cache_child(c, user, hit.deepest, hashes[at / CACHE_PAGE], tokens + at);
         if (next == CACHE_NONE)
             break;
         hit.deepest = next;
@@ -244,23 +244,28 @@ static int32_t add_node(struct cache *c, int32_t user, int32_t parent, uint64_t 
 int32_t cache_step_down(struct cache *c, int32_t user, int32_t parent, uint64_t hash, const int32_t *tokens,
                         int32_t page, int32_t tail)
 {
-    int32_t i = find_child(c, user, parent, hash, tokens);
+    int32_t i = cache_child(c, user, parent, hash, tokens);
     if (i == CACHE_NONE) {
         i = add_node(c, user, parent, hash, tokens);
         c->runner.page_ref(c->runner.self, page);
         c->nodes[i].page = page;
     }
-    struct cache_node *n = &c->nodes[i];
+    c->nodes[i].last_use = ++c->clock;
+    stand_on(c, i);
+    cache_put_tail(c, i, tail);
+    return i;
+}
+
+void cache_put_tail(struct cache *c, int32_t node, int32_t tail)
+{
+    struct cache_node *n = &c->nodes[node];
     if (n->tail == CACHE_NONE) {
         n->tail = tail;
         c->n_tails += tail != CACHE_NONE;
     } else if (tail != CACHE_NONE) {
         c->runner.tail_give(c->runner.self, tail);
     }
-    n->last_use = ++c->clock;
-    stand_on(c, i);
-    weigh_tail(c, i);
-    return i;
+    weigh_tail(c, node);
 }
 
 void cache_replace_page(struct cache *c, int32_t node, int32_t page)
@@ -321,6 +326,8 @@ bool cache_evict_page(struct cache *c)
     int32_t i = heap_top(&c->leaves, leaf_key, c);
     if (i == HEAP_NONE)
         return false;
+    if (c->leaving != NULL)
+        c->leaving(c->leaving_arg, i, false);
     remove_node(c, i);
     c->n_evicted++;
     return true;
@@ -340,6 +347,8 @@ int32_t cache_take_tail(struct cache *c, bool evict)
     int32_t best = heap_top(&c->spare_tails, tail_key, c);
     if (best == HEAP_NONE)
         return CACHE_NONE;
+    if (c->leaving != NULL)
+        c->leaving(c->leaving_arg, best, true);
     tail = c->nodes[best].tail;
     c->nodes[best].tail = CACHE_NONE;
     heap_drop(&c->spare_tails, best);
@@ -362,7 +371,7 @@ static void check_node(const struct cache *c, int32_t i)
     assert(n->n_children == n_children && n->n_active >= n_active);
     assert((c->leaves.place[i] > 0) == (n_children == 0 && n->n_active == 0));
     assert((c->spare_tails.place[i] > 0) == (n->tail != CACHE_NONE && !n->pinned));
-    assert(find_child(c, n->user, n->parent, n->hash, tokens_of(c, i)) == i);
+    assert(cache_child(c, n->user, n->parent, n->hash, tokens_of(c, i)) == i);
     uint64_t before = n->parent == CACHE_NONE ? cache_seed(n->user) : c->nodes[n->parent].hash;
     assert(n->hash == cache_hash(before, tokens_of(c, i)));
 }

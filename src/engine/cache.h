@@ -39,6 +39,9 @@ struct cache {
     struct heap leaves; /* that can be evicted, pinned ones last, by last use */
     struct heap spare_tails; /* nodes whose tail may be given to another node, by what it is worth */
     uint64_t n_evicted, n_tails_evicted;
+    /* Told before a node goes, or (tail_only) before its tail goes to another one; may be NULL. */
+    void (*leaving)(void *arg, int32_t node, bool tail_only);
+    void *leaving_arg;
 };
 
 /* Over a runner that shares pages. */
@@ -57,6 +60,8 @@ struct cache_hit {
 /* Looks for n tokens whose page hashes these are (n / CACHE_PAGE of them). Changes nothing. */
 struct cache_hit cache_find(const struct cache *c, int32_t user, const int32_t *tokens, int64_t n,
                             const uint64_t *hashes);
+/* The node of these tokens after a parent, CACHE_NONE when there is none. */
+int32_t cache_child(const struct cache *c, int32_t user, int32_t parent, uint64_t hash, const int32_t *tokens);
 /* Pages up to a node, in order, into out [depth]. */
 void cache_pages(const struct cache *c, int32_t node, int32_t *out);
 /* Nodes up to this one that would become active. */
@@ -73,6 +78,7 @@ int32_t cache_step_down(struct cache *c, int32_t user, int32_t parent, uint64_t 
 /* The sequence on the node goes back to its parent. */
 int32_t cache_step_up(struct cache *c, int32_t node);
 void cache_replace_page(struct cache *c, int32_t node, int32_t page); /* by another one of the same contents */
+void cache_put_tail(struct cache *c, int32_t node, int32_t tail); /* given back when the node has one */
 void cache_pin(struct cache *c, int32_t node); /* it and all above, while half of all pages are not pinned */
 
 /* Evicts the least recently used inactive leaf; false when there is none. */

@@ -50,6 +50,10 @@ static void publish(struct engine *e)
     s->tails_cached = e->cache.n_tails;
     s->pages_evicted = e->cache.n_evicted;
     s->tails_evicted = e->cache.n_tails_evicted;
+    if (e->tier.spill != NULL)
+        spill_read_stats(e->tier.spill, &s->disk);
+    s->disk.dropped = e->tier.n_dropped;
+    s->disk.tokens_loaded = e->tier.n_tokens_loaded;
     pthread_mutex_lock(&e->mutex);
     e->stats = *s;
     e->n_waiting = e->waiting.n;
@@ -59,6 +63,7 @@ static void publish(struct engine *e)
 /* The counts are published before the job's consumer hears of its end. */
 static void retire(struct engine *e, struct job *j)
 {
+    tier_end(e, j);
     state_keep(e, j);
     users_end_job(&e->users, j->user);
     users_drop(&e->users, j->user);
@@ -101,21 +106,28 @@ void engine_round(struct engine *e)
     uint64_t now = now_ns();
     end_stopped(e, &e->waiting, now);
     end_stopped(e, &e->running, now);
+    end_stopped(e, &e->loading, now);
+    tier_receive(e);
+    sched_start_loaded(e);
     sched_admit(e);
+    sched_start_loaded(e); /* asks the disk for what was just admitted */
     publish(e);
     engine_step(e);
     retire_finished(e, &e->running);
+    tier_send(e);
     publish(e);
 }
 
 /* Waits for work; false when the engine closes and nothing is left. */
 static bool has_work(struct engine *e)
 {
-    bool busy = e->waiting.n > 0 || e->running.n > 0;
+    bool any = e->waiting.n > 0 || e->running.n > 0 || e->loading.n > 0;
+    bool busy = e->loading.n > 0 ? e->running.n > 0 : any;
     pthread_mutex_lock(&e->mutex);
-    while (e->incoming == NULL && !busy && !e->closing)
+    while (e->incoming == NULL && !busy && !e->closing && !e->disk_done)
         pthread_cond_wait(&e->work, &e->mutex);
-    bool go = e->incoming != NULL || busy;
+    bool go = e->incoming != NULL || any || (e->disk_done && !e->closing);
+    e->disk_done = false;
     pthread_mutex_unlock(&e->mutex);
     return go;
 }
@@ -145,7 +157,8 @@ static int choose(int given, int otherwise)
 
 void engine_destroy(struct engine *e)
 {
-    assert(e->waiting.n == 0 && e->running.n == 0);
+    assert(e->waiting.n == 0 && e->running.n == 0 && e->loading.n == 0);
+    tier_close(e);
     states_free(e);
     sampler_close(&e->sampler);
     replay_close(&e->env.replay);
@@ -154,6 +167,7 @@ void engine_destroy(struct engine *e)
     tokenizer_close(&e->tokenizer);
     free(e->waiting.at);
     free(e->running.at);
+    free(e->loading.at);
     free(e->items);
     free(e->item_job);
     free(e->tails);
@@ -231,6 +245,8 @@ int engine_create(struct engine **out, struct runner r, const struct request_env
     memcpy(e->eos, eos, (size_t)n_eos * sizeof *eos);
     e->n_eos = n_eos;
     int rc = sampler_open(&e->sampler, r.n_vocab, err);
+    if (rc == HD_OK)
+        rc = tier_open(e, o, err);
     if (rc == HD_OK && o->replay_bytes >= 0)
         rc = open_replay(e, o, err);
     if (rc != HD_OK) {

@@ -213,8 +213,16 @@ struct runner {
     void (*page_unref)(void *self, int32_t page);
     int32_t (*tail_take)(void *self);
     void (*tail_give)(void *self, int32_t tail);
+
+    /* For the disk tier; without it (page_bytes 0) the calls may be NULL. */
+    uint64_t page_bytes, tail_bytes, fingerprint;
+    int32_t (*page_take)(void *self); /* with one reference, to be filled; -1: none */
+    uint8_t *(*page_at)(void *self, int32_t page);
+    uint8_t *(*tail_at)(void *self, int32_t tail);
 };
 struct runner runner_of_model(struct model *m); /* close closes the model */
+
+struct spill_disk;
 
 struct engine_options {
     struct model_options model; /* tail_share 0: a quarter of the KV memory */
@@ -227,6 +235,7 @@ struct engine_options {
     /* The disk tier (docs/SERVING.md): state that memory has no room for, and what outlives the process. */
     const char *cache_dir;     /* a folder of one engine at a time, made when missing; NULL: none */
     uint64_t cache_disk_bytes; /* of it; 0: 16 GiB */
+    struct spill_disk *cache_disk; /* instead of a folder, for tests: of this disk, without a thread */
     void (*log)(void *arg, const char *line); /* a sentence about files in it now and then; any thread; may be NULL */
     void *log_arg;
     int64_t replay_bytes;   /* of remembered replies (replay.h); 0: 64 MiB, -1: none */

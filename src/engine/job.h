@@ -6,6 +6,7 @@
 #define HADAL_ENGINE_JOB_H
 
 #include "engine/cache.h"
+#include "engine/tier.h"
 #include "engine/users.h"
 
 #include <pthread.h>
@@ -45,7 +46,9 @@ struct job {
     uint64_t last_step; /* in which it had rows */
     int n_rows;         /* in the step that is being planned */
     bool put_back;      /* had to give its pages up, waits to go on */
+    bool held_back;     /* the same, or it had to stop loading: */
     uint64_t put_back_at; /* n_retired then: it goes on once another job has ended */
+    struct tier_load load;
 
     /* guarded */
     struct queued_event *head, *tail;
@@ -82,7 +85,9 @@ struct engine {
     /* of the step thread */
     struct users users;
     struct cache cache;
+    struct tier tier;
     struct job_list waiting, running; /* in order of arrival */
+    struct job_list loading;      /* admitted, but their beginning still comes from the disk */
     struct step_item *items;      /* [max_rows], with the job of each */
     struct job **item_job;
     int32_t *tails, *path;        /* of the step; of a sequence that goes on */
@@ -99,7 +104,7 @@ struct engine {
     struct job *incoming, **incoming_end;
     int n_incoming, n_waiting;    /* n_waiting: of the waiting list, as last published */
     uint64_t n_submitted;
-    bool closing;
+    bool closing, disk_done;      /* disk_done: tier_receive has something to do */
     struct engine_stats stats;
 };
 
@@ -128,6 +133,7 @@ void job_free(struct job *j);
 /* state.c: KV state for jobs. */
 /* Gives the job a sequence: a copy of a kept one that it continues, one that goes on from the cache, or an empty one. */
 int state_take(struct engine *e, struct job *j, struct err *err);
+int64_t state_have(struct engine *e, struct job *j); /* tokens that it would not have to compute */
 void state_keep(struct engine *e, struct job *j); /* at its end */
 /* Keeps a copy of the job's state at the end of its prompt: the next turn of a conversation that thinks has another text
  * from there on. Does nothing when memory is short. */
@@ -146,6 +152,8 @@ bool job_decodes(const struct job *j);
 void sched_admit(struct engine *e);
 void sched_plan(struct engine *e); /* sets n_rows of the running jobs */
 bool sched_put_back_youngest(struct engine *e); /* false when only one runs */
+bool sched_put_back_loading(struct engine *e);  /* the youngest; false when there is none */
+void sched_start_loaded(struct engine *e);      /* those whose beginning has come */
 void job_list_add(struct job_list *l, struct job *j);
 void job_list_remove(struct job_list *l, int i);
 

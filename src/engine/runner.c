@@ -74,6 +74,21 @@ static void tail_give(void *self, int32_t tail)
     kv_tail_give(self, tail);
 }
 
+static int32_t page_take(void *self)
+{
+    return kv_page_take(self);
+}
+
+static uint8_t *page_at(void *self, int32_t page)
+{
+    return kv_page_at(self, page);
+}
+
+static uint8_t *tail_at(void *self, int32_t tail)
+{
+    return kv_tail_at(self, tail);
+}
+
 static void close_model(void *self)
 {
     struct model *m = self;
@@ -105,5 +120,11 @@ struct runner runner_of_model(struct model *m)
         .page_unref = page_unref,
         .tail_take = tail_take,
         .tail_give = tail_give,
+        .page_bytes = model_page_bytes(m),
+        .tail_bytes = model_tails_total(m) > 0 ? model_tail_bytes(m) : 0,
+        .fingerprint = model_fingerprint(m),
+        .page_take = page_take,
+        .page_at = page_at,
+        .tail_at = tail_at,
     };
 }

@@ -61,8 +61,21 @@ static int64_t common_pages(const struct job *a, const struct job *b)
     return low;
 }
 
+static bool waits_for_load(const struct engine *e, const struct job *j)
+{
+    for (int i = 0; i < e->loading.n; i++) {
+        const struct job *r = e->loading.at[i];
+        int64_t common = r->user == j->user ? common_pages(r, j) : 0;
+        if ((common < r->load.target ? common : r->load.target) > r->load.from)
+            return true;
+    }
+    return false;
+}
+
 static bool waits_for_prefix(const struct engine *e, const struct job *j)
 {
+    if (waits_for_load(e, j))
+        return true;
     for (int i = 0; i < e->running.n && engine_shares(e); i++) {
         const struct job *r = e->running.at[i];
         if (r->user != j->user || generation_finish(r->gen) != FINISH_NONE)
@@ -83,9 +96,9 @@ static int64_t goal_pages(const struct engine *e, const struct job *j)
 
 static bool has_room(const struct engine *e, const struct job *j)
 {
-    if (e->running.n == 0)
+    if (e->running.n + e->loading.n == 0)
         return true;
-    if (j->put_back && j->put_back_at == e->n_retired)
+    if (j->held_back && j->put_back_at == e->n_retired)
         return false;
     if (!engine_shares(e))
         return true;
@@ -95,6 +108,8 @@ static bool has_room(const struct engine *e, const struct job *j)
         int64_t more = goal_pages(e, e->running.at[i]) - pages_of(e->running.at[i]->n_fed);
         need += more > 0 ? more : 0;
     }
+    for (int i = 0; i < e->loading.n; i++)
+        need += goal_pages(e, e->loading.at[i]) - e->loading.at[i]->load.depth;
     int64_t free_pages = e->runner.pages_free(e->runner.self) + e->cache.n_inactive;
     return need <= free_pages - cache_inactive_on_path(&e->cache, hit.node);
 }
@@ -109,9 +124,17 @@ static int next_waiting(const struct engine *e)
     return best;
 }
 
+static void start(struct engine *e, struct job *j)
+{
+    bool loads = tier_begin(e, j);
+    job_list_add(loads ? &e->loading : &e->running, j);
+    if (!loads)
+        job_start(e, j);
+}
+
 void sched_admit(struct engine *e)
 {
-    while (e->running.n < e->max_running) {
+    while (e->running.n + e->loading.n < e->max_running) {
         int i = next_waiting(e);
         if (i < 0)
             return;
@@ -120,9 +143,41 @@ void sched_admit(struct engine *e)
             if (!state_drop_kept(e))
                 return;
         job_list_remove(&e->waiting, i);
+        start(e, j);
+    }
+}
+
+void sched_start_loaded(struct engine *e)
+{
+    for (int i = 0; i < e->loading.n;) {
+        struct job *j = e->loading.at[i];
+        if (!tier_ready(e, j)) {
+            i++;
+            continue;
+        }
+        job_list_remove(&e->loading, i);
         job_list_add(&e->running, j);
         job_start(e, j);
+        tier_end(e, j);
     }
+}
+
+static void wait_for_another_end(struct engine *e, struct job *j)
+{
+    j->held_back = true;
+    j->put_back_at = e->n_retired;
+    job_list_add(&e->waiting, j);
+}
+
+bool sched_put_back_loading(struct engine *e)
+{
+    if (e->loading.n == 0)
+        return false;
+    struct job *j = e->loading.at[e->loading.n - 1];
+    job_list_remove(&e->loading, e->loading.n - 1);
+    tier_end(e, j);
+    wait_for_another_end(e, j);
+    return true;
 }
 
 bool sched_put_back_youngest(struct engine *e)
@@ -142,8 +197,7 @@ bool sched_put_back_youngest(struct engine *e)
     state_drop(e, j);
     j->n_fed = 0;
     j->put_back = true;
-    j->put_back_at = e->n_retired;
-    job_list_add(&e->waiting, j);
+    wait_for_another_end(e, j);
     e->counts.put_back++;
     return true;
 }

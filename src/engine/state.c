@@ -166,6 +166,7 @@ static void put_kept(struct engine *e, struct kv_seq *seq, struct ids tokens, co
         state_drop_kept(e);
     e->users.list[j->user].n_refs++;
     cache_touch(&e->cache, j->node);
+    tier_offer(e, j->node);
     e->kept[e->n_kept++] = (struct kept){seq, tokens, j->user, j->node, ++e->cache.clock};
 }
 
@@ -253,6 +254,15 @@ static int resume(struct engine *e, struct job *j, int32_t node, struct err *err
     return HD_OK;
 }
 
+int64_t state_have(struct engine *e, struct job *j)
+{
+    int64_t n_kept, differs_at = -1;
+    kept_find(e, j, &n_kept, &differs_at);
+    struct cache_hit hit = cache_find(&e->cache, j->user, j->tokens.data, (int64_t)j->tokens.n - 1, j->hashes);
+    int64_t n_hit = hit.node == CACHE_NONE ? 0 : (int64_t)e->cache.nodes[hit.node].depth * CACHE_PAGE;
+    return n_hit > n_kept ? n_hit : n_kept;
+}
+
 int state_take(struct engine *e, struct job *j, struct err *err)
 {
     int64_t n_kept, differs_at = -1, most = (int64_t)j->tokens.n - 1;
@@ -299,6 +309,7 @@ void state_drop(struct engine *e, struct job *j)
     if (j->seq == NULL)
         return;
     cache_touch(&e->cache, j->node);
+    tier_offer(e, j->node);
     cache_leave(&e->cache, j->node);
     j->node = CACHE_NONE;
     put_seq(e, &j->seq);

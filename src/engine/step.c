@@ -30,7 +30,7 @@ void job_start(struct engine *e, struct job *j)
     u->queue_ns = j->start_ns - j->submit_ns;
     u->reused_tokens = j->n_fed;
     e->counts.reused_tokens += (uint64_t)j->n_fed;
-    *(j->n_fed == 0 ? &e->counts.misses : &e->counts.hits_memory) += 1;
+    *(j->n_fed == 0 ? &e->counts.misses : j->load.was ? &e->counts.hits_disk : &e->counts.hits_memory) += 1;
     tell_prompt(j);
 }
 
@@ -98,7 +98,7 @@ static void plan(struct engine *e)
     sched_plan(e);
     while (engine_shares(e) && pages_of_plan(e) > e->runner.pages_free(e->runner.self))
         if (!state_make_room(e)) {
-            if (!sched_put_back_youngest(e))
+            if (!sched_put_back_loading(e) && !sched_put_back_youngest(e))
                 return;
             sched_plan(e);
         }
@@ -177,7 +177,8 @@ static void take_results(struct engine *e, int n_items, const struct step_result
 
 static void step_failed(struct engine *e, const struct err *err)
 {
-    if (err->code == HD_ENOMEM && (state_make_room(e) || state_drop_kept(e) || sched_put_back_youngest(e)))
+    if (err->code == HD_ENOMEM && (state_make_room(e) || state_drop_kept(e) || sched_put_back_loading(e) ||
+                                    sched_put_back_youngest(e)))
         return;
     for (int i = 0; i < e->running.n; i++)
         fail(e, e->running.at[i], err->msg);

@@ -43,6 +43,21 @@ void kv_page_unref(struct model *m, int32_t page)
     kv_pool_unref(&m->pool, page);
 }
 
+int32_t kv_page_take(struct model *m)
+{
+    return kv_pool_take(&m->pool);
+}
+
+uint8_t *kv_page_at(const struct model *m, int32_t page)
+{
+    return kv_pool_at(&m->pool, page);
+}
+
+uint8_t *kv_tail_at(const struct model *m, int32_t tail)
+{
+    return kv_pool_at(&m->tails, tail);
+}
+
 static void share_pages(struct kv_seq *s, const int32_t *pages, int64_t n)
 {
     struct kv_pool *pool = &s->model->pool;

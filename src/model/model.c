@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "hadal.h"
 #include "model/model_impl.h"
 
 #include "base/mutant.h"
@@ -218,12 +219,15 @@ static int check_shapes(const struct model *m, struct err *e)
     return HD_OK;
 }
 
-/* Config, numerics, KV layout and a sample of the weights: what a saved state depends on. */
-static uint64_t fingerprint_of(const struct model *m)
+/* Config, numerics, kernels, KV layout and a sample of the weights: what the bits of a saved state depend on. */
+static uint64_t fingerprint_of(const struct model *m, const struct model_options *o)
 {
-    enum { SAMPLE_BYTES = 256, SAMPLES = 64 };
+    enum { SAMPLE_BYTES = 256, SAMPLES = 1024 };
     XXH64_state_t *st = XXH64_createState();
     XXH64_reset(st, m->numerics);
+    XXH64_update(st, HADAL_VERSION, sizeof HADAL_VERSION);
+    XXH64_update(st, &o->isa, sizeof o->isa);
+    XXH64_update(st, &o->native, sizeof o->native);
     XXH64_update(st, &m->w.cfg, sizeof m->w.cfg);
     XXH64_update(st, &m->kv.dims, sizeof m->kv.dims);
     int64_t n = m->w.ckpt.n_tensors, step = n / SAMPLES + 1;
@@ -231,7 +235,7 @@ static uint64_t fingerprint_of(const struct model *m)
         const struct tensor *t = &m->w.ckpt.tensors[i];
         size_t bytes = t->bytes < SAMPLE_BYTES ? (size_t)t->bytes : SAMPLE_BYTES;
         XXH64_update(st, t->name, strlen(t->name));
-        XXH64_update(st, t->data, bytes);
+        XXH64_update(st, (const char *)t->data + (t->bytes - bytes) / 2, bytes);
     }
     uint64_t h = XXH64_digest(st);
     XXH64_freeState(st);
@@ -263,7 +267,7 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
     if (rc != HD_OK)
         return rc;
     kv_layout_init(&m->kv, c, m->numerics == NUM_EXACT ? KV_F32 : KV_FP8, m->mtp);
-    m->fingerprint = fingerprint_of(m);
+    m->fingerprint = fingerprint_of(m, o);
     rc = alloc_workspace(m, e);
     return rc != HD_OK ? rc : open_pools(m, o->kv_budget_bytes, o->tail_share, e);
 }

@@ -71,6 +71,11 @@ void kv_tail_give(struct model *m, int32_t tail);
 int32_t kv_seq_page(const struct kv_seq *s, int64_t i); /* number of its i-th page */
 void kv_page_ref(struct model *m, int32_t page);
 void kv_page_unref(struct model *m, int32_t page); /* the last one gives the page back */
+/* Pages and tails from elsewhere (a disk): a page with one reference to be filled, -1 when none is left; where the
+ * model_page_bytes of a page, the model_tail_bytes of a tail lie. A complete page never changes while it is referenced. */
+int32_t kv_page_take(struct model *m);
+uint8_t *kv_page_at(const struct model *m, int32_t page);
+uint8_t *kv_tail_at(const struct model *m, int32_t tail);
 /* An empty sequence becomes the first 128 * n_pages tokens of the one whose pages and tail these are. It takes references;
  * it cannot go back below that point, and has no MTP state. HD_EARG when it is not empty or too short. */
 int kv_seq_resume(struct kv_seq *s, const int32_t *pages, int64_t n_pages, int32_t tail, struct err *e);
@@ -84,7 +89,8 @@ int kv_seq_save(const struct kv_seq *s, struct buf *out, struct err *e);
 int kv_seq_load(struct kv_seq *s, const void *data, size_t n, struct err *e);
 /* Random but valid state, as if n_tokens had been processed: what a step costs at a depth without its prefill. */
 int kv_seq_synthesise(struct kv_seq *s, int64_t n_tokens, uint64_t seed, struct err *e);
-/* Identifies weights shapes, numerics and formats: equal fingerprints mean interchangeable saved states. */
+/* Identifies config, a sample of the weights, numerics, kernels and formats: equal fingerprints mean interchangeable
+ * saved states. */
 uint64_t model_fingerprint(const struct model *m);
 
 /* ---------------------------------------------------------------- steps */
