@@ -177,17 +177,6 @@ static int find_machine(struct request *r, struct err *e)
 
 /* ---------------------------------------------------------------- as text */
 
-/* Bytes with three digits that count. */
-static const char *bytes_text(char out[24], double bytes)
-{
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
-    size_t i = 0;
-    for (; bytes >= 999.5 && i + 1 < COUNT_OF(units); i++)
-        bytes /= 1000;
-    snprintf(out, 24, "%.*f %s", i == 0 || bytes >= 99.95 ? 0 : bytes >= 9.995 ? 1 : 2, bytes, units[i]);
-    return out;
-}
-
 static const char *count_text(char out[24], uint64_t n)
 {
     bool big = n >= 1000000000;
@@ -212,12 +201,14 @@ static void print_weights(const struct request *r, const struct plan *p)
     printf("\n%-28s %12s %12s\n", "weights", "resident", "read/token");
     for (int i = 0; i < PART_COUNT; i++)
         if (p->part[i].bytes != 0)
-            printf("  %-26s %12s %12s\n", plan_part_name((enum plan_part)i), bytes_text(a, (double)p->part[i].bytes),
-                   p->part[i].read_bytes == 0 ? "-" : bytes_text(b, (double)p->part[i].read_bytes));
+            printf("  %-26s %12s %12s\n", plan_part_name((enum plan_part)i),
+                   plan_bytes_text(a, (double)p->part[i].bytes),
+                   p->part[i].read_bytes == 0 ? "-" : plan_bytes_text(b, (double)p->part[i].read_bytes));
     struct plan_sum s = plan_total(p, true);
-    printf("  %-26s %12s %12s\n", "total", bytes_text(a, (double)s.bytes), bytes_text(b, (double)s.read_bytes));
+    printf("  %-26s %12s %12s\n", "total", plan_bytes_text(a, (double)s.bytes),
+           plan_bytes_text(b, (double)s.read_bytes));
     if (r->stored_bytes != 0 && r->stored_bytes != s.bytes)
-        printf("  %-26s %12s\n", "stored in the checkpoint", bytes_text(a, (double)r->stored_bytes));
+        printf("  %-26s %12s\n", "stored in the checkpoint", plan_bytes_text(a, (double)r->stored_bytes));
 }
 
 static void print_kv(const struct request *r, const struct plan *p)
@@ -225,8 +216,8 @@ static void print_kv(const struct request *r, const struct plan *p)
     char a[24], b[24];
     printf("\nKV cache: %.0f bytes per token; one sequence of %lld tokens: %s in pages and a constant %s\n",
            plan_kv_bytes_per_token(p), (long long)r->context,
-           bytes_text(a, (double)(plan_seq_bytes(p, r->context) - p->block_bytes)),
-           bytes_text(b, (double)p->block_bytes));
+           plan_bytes_text(a, (double)(plan_seq_bytes(p, r->context) - p->block_bytes)),
+           plan_bytes_text(b, (double)p->block_bytes));
 }
 
 static void print_decode(const struct request *r, const struct plan *p)
@@ -240,7 +231,8 @@ static void print_decode(const struct request *r, const struct plan *p)
         if (n > p->cfg.max_positions)
             continue;
         printf("%-10lld %12s %12s %10.3g %12.4g", (long long)n,
-               bytes_text(a, (double)plan_total(p, false).read_bytes), bytes_text(b, (double)plan_kv_read_bytes(p, n)),
+               plan_bytes_text(a, (double)plan_total(p, false).read_bytes),
+               plan_bytes_text(b, (double)plan_kv_read_bytes(p, n)),
                plan_flops(p, n) / 1e9, r->bandwidth / plan_step_bytes(p, 1, n));
         if (r->batch > 1)
             printf(" %14.4g", (double)r->batch * r->bandwidth / plan_step_bytes(p, (int)r->batch, n));
@@ -254,10 +246,10 @@ static void print_decode(const struct request *r, const struct plan *p)
 static char *verdict(const struct request *r, const struct plan *p, const struct plan_fit *f)
 {
     char need[24], memory[24], weights[24], kv[24], part[24];
-    bytes_text(need, (double)f->need_bytes);
-    bytes_text(memory, (double)f->memory_bytes);
-    bytes_text(weights, (double)f->weight_bytes);
-    bytes_text(kv, (double)f->kv_bytes);
+    plan_bytes_text(need, (double)f->need_bytes);
+    plan_bytes_text(memory, (double)f->memory_bytes);
+    plan_bytes_text(weights, (double)f->weight_bytes);
+    plan_bytes_text(kv, (double)f->kv_bytes);
     const char *drafter = p->n_stages == 0 ? "" : f->drafter_fits ? ", with its drafter" : ", without its drafter";
     if (f->fits)
         return xasprintf("fits%s: weights %s and KV %s are %s of %s; up to %lld tokens at this batch, up to %lld "
@@ -273,10 +265,10 @@ static char *verdict(const struct request *r, const struct plan *p, const struct
         rest = xasprintf("the weights alone fit, no sequence does beside them at this batch");
     else if (f->rest_fits)
         rest = xasprintf("all but the routed experts (%s) would fit",
-                         bytes_text(part, (double)p->part[PART_EXPERTS].bytes));
+                         plan_bytes_text(part, (double)p->part[PART_EXPERTS].bytes));
     else
         rest = xasprintf("even without the routed experts it needs %s",
-                         bytes_text(part, (double)(f->need_bytes - p->part[PART_EXPERTS].bytes)));
+                         plan_bytes_text(part, (double)(f->need_bytes - p->part[PART_EXPERTS].bytes)));
     char *all = xasprintf("%s%s", why, rest);
     free(why);
     free(rest);

@@ -1,5 +1,6 @@
 #include "bin/bin.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,7 @@ static const struct command commands[] = {
     {"batch", "runs the requests of a file", cmd_batch},
     {"bench", "measures this machine and how fast it runs a model", cmd_bench},
     {"chat", "holds a conversation", cmd_chat},
+    {"convert", "packs a model's weights into the file that opens at once", cmd_convert},
     {"detokenize", "prints the text of token ids", cmd_detokenize},
     {"encode", "prints the prompt that a chat request becomes", cmd_encode},
     {"inspect", "shows what a checkpoint holds", cmd_inspect},
@@ -49,6 +51,7 @@ static void print_help(FILE *f)
 
 int main(int argc, char **argv)
 {
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes shows as a write error, which has a sentence */
     if (argc < 2) {
         print_help(stderr);
         return EXIT_USAGE;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,14 +13,30 @@ const char model_args_help[] =
     "  -m, --model DIR     checkpoint folder (default: $HADAL_MODEL, else models/tiny here or beside the program)\n"
     "  --numerics NAME     fast (default), reference (DeepSeek's rounding points) or exact (fp32, nothing quantised)\n"
     "  --isa NAME          instruction set: reference, avx2, avx512, neon, neon-dot (default: the best one)\n"
-    "  --layout NAME       packed (default: fast numerics repack weights in memory while opening) or native (weights stay\n"
-    "                      as they are in the file: instant start, slower)\n"
+    "  --layout NAME       how fast numerics keep weights: packed (default: repacked once into a file beside the model, or\n"
+    "                      in $XDG_CACHE_HOME/hadal when that folder cannot be written; small models in memory), memory\n"
+    "                      (repacked in memory at every start) or native (as stored: no disk, starts at once, slower)\n"
+    "  --packed FILE       the file of packed weights to use, made by 'hadal convert'\n"
+    "  --memory GB         refuse a model that needs more (default: the memory that is left here)\n"
     "  --threads N         CPU threads (default: all that this process may use)\n";
+
+/* $XDG_CACHE_HOME/hadal, else ~/.cache/hadal; NULL when neither is known. Lives as long as the program. */
+static const char *cache_dir(void)
+{
+    static char path[4096];
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (cache != NULL && cache[0] == '/')
+        snprintf(path, sizeof path, "%s/hadal", cache);
+    else if (home != NULL && home[0] == '/')
+        snprintf(path, sizeof path, "%s/.cache/hadal", home);
+    return path[0] == '\0' ? NULL : path;
+}
 
 void model_args_init(struct model_args *a)
 {
     *a = (struct model_args){0};
     model_options_init(&a->model);
+    a->model.cache_dir = cache_dir();
 }
 
 bool parse_int_arg(const char *command, const char *option, const char *text, int64_t min, int64_t max, int64_t *out)
@@ -70,10 +87,21 @@ static int take_name(const char *command, int rc, const struct err *e)
     return -1;
 }
 
+static int take_layout(struct model_args *a, const char *command, const char *arg)
+{
+    a->model.native = strcmp(arg, "native") == 0;
+    a->model.pack_in_memory = strcmp(arg, "memory") == 0;
+    if (a->model.native || a->model.pack_in_memory || strcmp(arg, "packed") == 0)
+        return 1;
+    usage_error(command, "--layout must be packed, memory or native, not '%s'", arg);
+    return -1;
+}
+
 int model_args_take(struct model_args *a, const char *command, int c, const char *arg)
 {
     struct err e = {0};
     int64_t n = 0;
+    double gb;
     switch (c) {
     case 'm':
         a->dir = arg;
@@ -83,11 +111,17 @@ int model_args_take(struct model_args *a, const char *command, int c, const char
     case ARG_ISA:
         return take_name(command, cpu_isa_parse(arg, &a->model.isa, &e), &e);
     case ARG_LAYOUT:
-        a->model.native = strcmp(arg, "native") == 0;
-        if (a->model.native || strcmp(arg, "packed") == 0)
-            return 1;
-        usage_error(command, "--layout must be packed or native, not '%s'", arg);
-        return -1;
+        return take_layout(a, command, arg);
+    case ARG_PACKED:
+        a->model.packed_file = arg;
+        return 1;
+    case ARG_MEMORY:
+        if (!parse_real_arg(command, "--memory", arg, &gb))
+            return -1;
+        if (gb <= 0 || gb > 1e9)
+            return usage_error(command, "--memory must be a positive number of GB, not '%s'", arg), -1;
+        a->model.memory_bytes = (uint64_t)(gb * 1e9);
+        return 1;
     case ARG_THREADS:
         if (!parse_int_arg(command, "--threads", arg, 1, 4096, &n))
             return -1;

@@ -10,7 +10,7 @@ struct model_args {
     int64_t context_tokens; /* 0: not given */
 };
 
-enum { ARG_NUMERICS = 1000, ARG_ISA, ARG_THREADS, ARG_CTX, ARG_LAYOUT };
+enum { ARG_NUMERICS = 1000, ARG_ISA, ARG_THREADS, ARG_CTX, ARG_LAYOUT, ARG_PACKED, ARG_MEMORY };
 
 extern const char model_args_help[];
 
@@ -18,7 +18,8 @@ extern const char model_args_help[];
 #define MODEL_OPTIONS                                                                                                   \
     {"model", required_argument, NULL, 'm'}, {"numerics", required_argument, NULL, ARG_NUMERICS},                      \
         {"isa", required_argument, NULL, ARG_ISA}, {"threads", required_argument, NULL, ARG_THREADS},                  \
-        {"layout", required_argument, NULL, ARG_LAYOUT}
+        {"layout", required_argument, NULL, ARG_LAYOUT}, {"packed", required_argument, NULL, ARG_PACKED},              \
+        {"memory", required_argument, NULL, ARG_MEMORY}
 #define CONTEXT_OPTION {"ctx", required_argument, NULL, ARG_CTX}
 
 void model_args_init(struct model_args *a);

@@ -1,8 +1,25 @@
-/* The progress bar: one line on a terminal's stderr, redrawn at most ten times a second. */
+/* The progress bar: one line on a terminal's stderr, redrawn at most ten times a second, with the time that the rest will
+ * take at the speed so far once that is known. */
 #include "bin/bin.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+
+/* Seconds left of this piece of work, or -1 in its first second. */
+static double seconds_left(const char *what, uint64_t now, uint64_t done, uint64_t total)
+{
+    static char current[32];
+    static uint64_t start_ns, start_done;
+    if (strncmp(current, what, sizeof current - 1) != 0) {
+        snprintf(current, sizeof current, "%s", what);
+        start_ns = now;
+        start_done = done;
+    }
+    if (now - start_ns < 1000000000u || done <= start_done || done > total)
+        return -1;
+    return (double)(now - start_ns) * 1e-9 * (double)(total - done) / (double)(done - start_done);
+}
 
 static int draw(void *arg, const char *what, uint64_t done, uint64_t total)
 {
@@ -10,6 +27,7 @@ static int draw(void *arg, const char *what, uint64_t done, uint64_t total)
     static uint64_t last_ns;
     uint64_t now = now_ns();
     bool end = done >= total;
+    double left = seconds_left(what, now, done, total);
     if (!end && now - last_ns < 100000000u)
         return 0;
     last_ns = now;
@@ -17,6 +35,8 @@ static int draw(void *arg, const char *what, uint64_t done, uint64_t total)
     int n = total == 0 ? WIDTH : (int)((double)done / (double)total * WIDTH);
     fprintf(stderr, "\r%-20s [%.*s%*s] %3d%%", what, n, "##############################", WIDTH - n, "",
             total == 0 ? 100 : (int)(100.0 * (double)done / (double)total));
+    if (left >= 0)
+        fprintf(stderr, " %d:%02d left\033[K", (int)left / 60, (int)left % 60);
     fprintf(stderr, end ? "\r\033[K" : "");
     fflush(stderr);
     return 0;

@@ -10,6 +10,8 @@
 
 #include "hadal.h"
 #include "model/model_impl.h"
+#include "model/packed.h"
+#include "model/plan.h"
 
 #include "base/mutant.h"
 
@@ -28,7 +30,7 @@ struct wmat wmat_of(const struct matrix *m)
     static const enum wformat formats[DT_COUNT] = {[DT_F32] = W_F32, [DT_BF16] = W_BF16, [DT_F16] = W_F16,
                                                    [DT_F8_E4M3] = W_FP8, [DT_I8] = W_FP4};
     return (struct wmat){.format = formats[m->dtype], .scale_f32 = m->scale_dtype == DT_F32, .rows = m->rows,
-                         .cols = m->cols, .data = m->data, .scale = m->scale};
+                         .cols = m->cols, .data = m->data, .scale = m->scale, .packed = m->packed};
 }
 
 static struct op_expert expert_of(const struct expert_weights *e)
@@ -242,7 +244,7 @@ static uint64_t fingerprint_of(const struct model *m, const struct model_options
     return h;
 }
 
-/* ---------------------------------------------------------------- open, close */
+/* ---------------------------------------------------------------- everything but the weights */
 
 static int prepare(struct model *m, const struct model_options *o, struct err *e)
 {
@@ -313,6 +315,37 @@ static int pack_weights(struct model *m, const struct progress *p, struct err *e
     return m->dev->ops->sync(m->dev, e);
 }
 
+/* ---------------------------------------------------------------- open, close */
+
+static int refuse_if_too_large(const struct model *m, const struct model_options *o, struct err *e)
+{
+    struct plan p;
+    struct plan_formats f = plan_formats_released;
+    int n_stages;
+    uint64_t memory = o->memory_bytes != 0 ? o->memory_bytes : memory_available_bytes();
+    plan_inspect(&m->w.ckpt, &f, &n_stages);
+    plan_init(&p, &m->w.cfg, &f, n_stages);
+    return memory == 0 ? HD_OK : plan_refuse(&p, m->w.ckpt.dir, memory, e);
+}
+
+/* Weights bound, in the layout that the device runs: from a file, or left for pack_weights to repack in memory. Headers are
+ * read first, since they decide; data are checked unless a file of packed weights was made from checked ones. */
+static int load(struct model *m, const char *dir, const struct model_options *o, const struct progress *p, struct err *e)
+{
+    int rc = weights_open(&m->w, dir, false, p, e);
+    if (rc == HD_OK)
+        rc = refuse_if_too_large(m, o, e);
+    if (rc != HD_OK)
+        return rc;
+    bool file = o->packed_file != NULL || (!o->pack_in_memory && m->w.ckpt.total_bytes >= PACKED_FROM_BYTES);
+    if (file && o->numerics == NUM_FAST && !o->native)
+        return packed_get(&m->packed, &m->w, m->dev, dir, o, p, e);
+    if (!o->check_data)
+        return HD_OK;
+    weights_close(&m->w);
+    return weights_open(&m->w, dir, true, p, e);
+}
+
 int model_open(struct model **out, const char *dir, const struct model_options *o, const struct progress *p,
                struct err *e)
 {
@@ -326,10 +359,10 @@ int model_open(struct model **out, const char *dir, const struct model_options *
         free(m);
         return rc;
     }
-    rc = weights_open(&m->w, dir, o->check_data, p, e);
+    rc = load(m, dir, o, p, e);
     if (rc == HD_OK)
         rc = prepare(m, o, e);
-    if (rc == HD_OK)
+    if (rc == HD_OK && m->packed.size == 0)
         rc = pack_weights(m, p, e);
     if (rc != HD_OK) {
         model_close(&m);
@@ -352,6 +385,7 @@ void model_close(struct model **pm)
     kv_pool_free(&m->tails);
     weights_close(&m->w);
     m->dev->ops->close(&m->dev);
+    file_unmap(&m->packed);
     free(m);
     *pm = NULL;
 }

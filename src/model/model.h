@@ -21,7 +21,13 @@ struct model_options {
     enum numerics numerics;
     int n_threads;            /* 0: all usable CPUs */
     enum cpu_isa isa;
-    bool native;              /* run the stored layout; false: fast numerics repack weights while opening */
+    /* Fast numerics run on weights in the device's own layout: in a file of packed weights (model/packed.h) that the
+     * first open makes beside the checkpoint or in cache_dir, in memory for small checkpoints. */
+    bool native;              /* run the stored layout instead: no file, starts at once, slower */
+    bool pack_in_memory;      /* no file: repack at every open */
+    const char *packed_file;  /* this file, which must fit; NULL: the usual places */
+    const char *cache_dir;    /* for checkpoints in folders that cannot be written; NULL: none */
+    uint64_t memory_bytes;    /* a model that needs more is refused; 0: what the machine has left */
     int max_rows;             /* rows (tokens) of the largest step; 0: 512 */
     bool check_data;          /* scan scales for NaN codes while opening */
     bool drafter;             /* also prepare the MTP block when the checkpoint has one */
@@ -30,8 +36,9 @@ struct model_options {
 };
 void model_options_init(struct model_options *o); /* fast, best ISA, 512 rows, checks on */
 
-/* Opens DIR. Errors as weights_open, plus HD_ENOMEM naming the bytes, HD_EUNSUPPORTED for shapes that the numerics
- * cannot quantise (head_dim - rope_dim not a multiple of 64 outside exact). */
+/* Opens DIR. Errors as weights_open and packed_get (model/packed.h), plus HD_ENOMEM with the plan when the model does
+ * not fit into memory, before anything is loaded; also HD_ENOMEM naming the bytes, HD_EUNSUPPORTED for shapes that the
+ * numerics cannot quantise (head_dim - rope_dim not a multiple of 64 outside exact). */
 int model_open(struct model **m, const char *dir, const struct model_options *o, const struct progress *p,
                struct err *e);
 void model_close(struct model **m);

@@ -43,6 +43,7 @@ struct workspace {
 struct model {
     struct weights w;
     struct dev *dev;
+    struct file_map packed; /* the file of packed weights; size 0: none is used */
     enum numerics numerics;
     int max_rows;
     bool mtp;

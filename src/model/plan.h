@@ -107,6 +107,13 @@ struct plan_fit {
 };
 struct plan_fit plan_fit(const struct plan *p, uint64_t memory_bytes, int64_t context, int batch);
 
+/* HD_ENOMEM, with bytes by component and what would fit, when weights and one sequence of REFUSE_CONTEXT tokens (or the
+ * model's own limit) are more than memory_bytes. `name` is the checkpoint. */
+enum { REFUSE_CONTEXT = 4096 };
+int plan_refuse(const struct plan *p, const char *name, uint64_t memory_bytes, struct err *e);
+/* Bytes with three digits that count: "156 GB". Returns out. */
+const char *plan_bytes_text(char out[24], double bytes);
+
 /* ---------------------------------------------------------------- DeepSeek-V3.2, the yardstick of the technical report */
 
 /* Single-token "equivalent FP8 FLOPs": bf16 attention counts double, the FP4 indexer half, the rest once. */

@@ -204,6 +204,66 @@ void weights_close(struct weights *w)
     *w = (struct weights){0};
 }
 
+/* ---------------------------------------------------------------- every matrix */
+
+struct visit {
+    int (*fn)(void *arg, struct matrix *m);
+    void *arg;
+    int rc;
+};
+
+static void visit_one(struct visit *v, struct matrix *m)
+{
+    if (v->rc == HD_OK && m->name != NULL) /* absent ones have none */
+        v->rc = v->fn(v->arg, m);
+}
+
+static void visit_expert(struct visit *v, struct expert_weights *x)
+{
+    visit_one(v, &x->w1);
+    visit_one(v, &x->w3);
+    visit_one(v, &x->w2);
+}
+
+static void visit_layer(struct visit *v, const struct config *c, struct layer_weights *l)
+{
+    struct matrix *all[] = {&l->wq_a, &l->wq_b, &l->wkv, &l->wo_a, &l->wo_b, &l->compressor.wkv, &l->compressor.wgate,
+                            &l->index_wq_b, &l->index_weights, &l->index_compressor.wkv, &l->index_compressor.wgate,
+                            &l->gate};
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+        visit_one(v, all[i]);
+    visit_expert(v, &l->shared);
+    for (int i = 0; i < c->n_experts; i++)
+        visit_expert(v, &l->experts[i]);
+}
+
+int weights_each_matrix(struct weights *w, int (*fn)(void *arg, struct matrix *m), void *arg)
+{
+    struct visit v = {fn, arg, HD_OK};
+    for (int i = 0; i < w->cfg.n_layers; i++)
+        visit_layer(&v, &w->cfg, &w->layers[i]);
+    visit_one(&v, &w->head);
+    if (w->drafter == DRAFTER_MTP) {
+        visit_layer(&v, &w->cfg, &w->mtp.layer);
+        visit_one(&v, &w->mtp.e_proj);
+        visit_one(&v, &w->mtp.h_proj);
+    }
+    for (int i = 0; i < w->dspark.n_stages; i++)
+        visit_layer(&v, &w->cfg, &w->dspark.stages[i]);
+    if (w->drafter == DRAFTER_DSPARK) {
+        visit_one(&v, &w->dspark.main_proj);
+        visit_one(&v, &w->dspark.markov_w2);
+        visit_one(&v, &w->dspark.confidence);
+    }
+    return v.rc;
+}
+
+void matrix_forget(const struct matrix *m)
+{
+    size_t values = (size_t)m->rows * (size_t)m->cols;
+    file_map_forget(m->data, m->dtype == DT_I8 ? values / 2 : values * (size_t)dtype_bytes(m->dtype));
+}
+
 /* ---------------------------------------------------------------- decoding */
 
 static float scale_at(const struct matrix *m, size_t i)

@@ -108,6 +108,12 @@ int weights_open(struct weights *w, const char *dir, bool check_data, const stru
 int weights_open_headers(struct weights *w, const char *dir, const struct progress *p, struct err *e);
 void weights_close(struct weights *w);
 
+/* Calls fn for every matrix that takes part in matrix products (so not the embeddings), in a fixed order: layers, head,
+ * drafter. Stops at the first code that is not HD_OK and returns it. */
+int weights_each_matrix(struct weights *w, int (*fn)(void *arg, struct matrix *m), void *arg);
+/* Drops a matrix's pages of the checkpoint's mapping from this process's memory; reading it reads the file again. */
+void matrix_forget(const struct matrix *m);
+
 /* Row r of a matrix as fp32, scales applied (exact for every format). out [cols]. The scalar truth of decoding. */
 void matrix_row(const struct matrix *m, int r, float *out);
 
