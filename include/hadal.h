@@ -77,6 +77,8 @@ typedef struct hadal_options {
     uint64_t kv_bytes;      /* memory for the state of all sequences; 0: chosen from the model and the machine */
     int max_running;        /* requests stepped together; 0: 16 */
     int max_waiting;        /* hadal_submit refuses beyond; 0: 256 */
+    int max_waiting_user;   /* the same of one user_id; 0: as max_waiting */
+    int max_step_ms;        /* longer steps give prompts beside replies fewer tokens; 0: 50, -1: no limit */
     int keep;               /* states kept for reuse, up to two a request (after prompt and reply); 0: 8, -1: none */
     /* Called while opening; non-zero stops with HADAL_ECANCELLED. May be NULL. */
     int (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
@@ -154,8 +156,9 @@ typedef struct hadal_event {
 /* Queues a request: a JSON object with `messages` (an array as in the chat completions API) or `prompt` (a text) or
  * `tokens` (ids), and any of tools, tool_choice ("auto", "none"), response_format, thinking, reasoning_effort,
  * max_tokens, temperature, top_p, top_k, min_p, seed, stop, logprobs, top_logprobs, user_id, profile, keep_thinking,
- * match_added_tokens. Another field is an error. State of an earlier request is reused for a request of the same
- * user_id that begins with the same tokens; the reply is the same as without.
+ * match_added_tokens, priority (-100 to 100: higher ones start first), timeout_ms. Another field is an error. State of an
+ * earlier request is reused for a request of the same user_id that begins with the same tokens; the reply is the same as
+ * without. Earlier replies of this model in messages become the tokens they were generated as.
  * notify (may be NULL) is called from the model's thread whenever an event can be taken: it must return at once and
  * make no calls to the library. */
 HADAL_API int hadal_submit(hadal *h, const char *request_json, void (*notify)(void *arg), void *arg, hadal_request **r,

@@ -34,6 +34,8 @@ static const char help_rest[] =
     "  --ctx N             longest sequence in tokens (default: what the model was made for)\n"
     "  --max-running N     requests stepped together (default: 16)\n"
     "  --max-waiting N     requests in the queue before others are turned away (default: 256)\n"
+    "  --max-waiting-user N   the same of one user (default: no fewer)\n"
+    "  --max-step-ms N     how long a prompt may hold up the replies beside it, a step (default: 50; -1: no limit)\n"
     "  --keep N            finished sequences whose state is kept for the next request (default: 4; -1: none)\n"
     "  --cors ORIGIN       let web pages of ORIGIN call the server (* for all)\n"
     "  --tls-cert FILE     serve HTTPS with this certificate chain (PEM); needs --tls-key\n"
@@ -62,6 +64,7 @@ enum {
     OPT_HOST = 256, OPT_PORT, OPT_UNIX, OPT_NO_AUTH, OPT_NAME, OPT_ANY_MODEL, OPT_RUNNING, OPT_WAITING, OPT_KEEP,
     OPT_CORS, OPT_CERT, OPT_KEY, OPT_KEEP_ALIVE, OPT_GRACE, OPT_STRICT, OPT_FREE, OPT_LOG, OPT_LEDGER, OPT_PRICES,
     OPT_LOG_TEXT, OPT_CONNECTIONS, OPT_HEAD, OPT_BODY, OPT_WRITE, OPT_STREAM, OPT_BODIES,
+    OPT_WAITING_USER, OPT_STEP_MS,
 };
 
 static const struct option long_options[] = {
@@ -78,6 +81,8 @@ static const struct option long_options[] = {
     {"any-model", no_argument, NULL, OPT_ANY_MODEL},
     {"max-running", required_argument, NULL, OPT_RUNNING},
     {"max-waiting", required_argument, NULL, OPT_WAITING},
+    {"max-waiting-user", required_argument, NULL, OPT_WAITING_USER},
+    {"max-step-ms", required_argument, NULL, OPT_STEP_MS},
     {"keep", required_argument, NULL, OPT_KEEP},
     {"cors", required_argument, NULL, OPT_CORS},
     {"tls-cert", required_argument, NULL, OPT_CERT},
@@ -189,6 +194,10 @@ static bool take_value(struct serve_args *a, int c, const char *arg)
         return take_int("--max-running", arg, 1, 65536, &a->engine.max_running);
     case OPT_WAITING:
         return take_int("--max-waiting", arg, 1, 1 << 20, &a->engine.max_waiting);
+    case OPT_WAITING_USER:
+        return take_int("--max-waiting-user", arg, 1, 1 << 20, &a->engine.max_waiting_user);
+    case OPT_STEP_MS:
+        return take_int("--max-step-ms", arg, -1, 600000, &a->engine.max_step_ms);
     case OPT_KEEP:
         return take_int("--keep", arg, -1, 65536, &a->engine.n_keep);
     case OPT_CORS:

@@ -65,6 +65,7 @@ static void retire(struct engine *e, struct job *j)
 {
     tier_end(e, j);
     state_keep(e, j);
+    engine_leave_queue(e, j);
     users_end_job(&e->users, j->user);
     users_drop(&e->users, j->user);
     e->n_retired++;
@@ -150,6 +151,8 @@ void engine_options_init(struct engine_options *o)
     model_options_init(&o->model);
 }
 
+enum { STEP_MS = 50 };
+
 static int choose(int given, int otherwise)
 {
     return given > 0 ? given : otherwise;
@@ -165,6 +168,11 @@ void engine_destroy(struct engine *e)
     if (e->runner.close != NULL)
         e->runner.close(e->runner.self);
     tokenizer_close(&e->tokenizer);
+    for (struct queue_part *p = e->parts, *next; p != NULL; p = next) {
+        next = p->next;
+        free(p->user);
+        free(p);
+    }
     free(e->waiting.at);
     free(e->running.at);
     free(e->loading.at);
@@ -192,7 +200,8 @@ static void set_limits(struct engine *e, const struct engine_options *o)
     if (e->max_running > half)
         e->max_running = half;
     e->max_waiting = choose(o->max_waiting, 256);
-    e->prefill_rows = choose(o->prefill_rows, rows >= 4 ? rows / 4 : 1);
+    e->max_waiting_user = choose(o->max_waiting_user, e->max_waiting);
+    budget_init(&e->budget, choose(o->prefill_rows, half), o->max_step_ms < 0 ? 0 : choose(o->max_step_ms, STEP_MS));
     e->max_kept = o->n_keep < 0 ? 0 : choose(o->n_keep, 8);
 }
 
@@ -353,13 +362,48 @@ static struct job *job_of_request(struct engine *e, struct gen_request *r)
     return j;
 }
 
+/* With the mutex held. */
+static struct queue_part *part_of(struct engine *e, const char *user)
+{
+    struct queue_part *empty = NULL, *p = e->parts;
+    for (; p != NULL && strcmp(p->user, user) != 0; p = p->next)
+        if (p->n == 0)
+            empty = p;
+    if (p != NULL)
+        return p;
+    if (empty == NULL) {
+        empty = xcalloc(1, sizeof *empty);
+        empty->next = e->parts;
+        e->parts = empty;
+    }
+    free(empty->user);
+    empty->user = xstrdup(user);
+    return empty;
+}
+
+void engine_leave_queue(struct engine *e, struct job *j)
+{
+    pthread_mutex_lock(&e->mutex);
+    if (j->part != NULL)
+        j->part->n--;
+    j->part = NULL;
+    pthread_mutex_unlock(&e->mutex);
+}
+
 static int enqueue(struct engine *e, struct job *j, struct err *err)
 {
     int rc = HD_OK;
     pthread_mutex_lock(&e->mutex);
+    struct queue_part *part = part_of(e, j->user_name);
     if (e->n_waiting + e->n_incoming >= e->max_waiting) {
-        rc = err_set(err, HD_ENOMEM, "%d requests are waiting already", e->n_waiting + e->n_incoming);
+        rc = err_set(err, HD_ENOMEM, "%d requests are waiting already; the queue holds no more",
+                     e->n_waiting + e->n_incoming);
+    } else if (part->n >= e->max_waiting_user) {
+        rc = err_set(err, HD_ENOMEM, "%d requests of this user are waiting already; the queue holds no more of one user",
+                     part->n);
     } else {
+        j->part = part;
+        part->n++;
         *e->incoming_end = j;
         e->incoming_end = &j->next;
         e->n_incoming++;

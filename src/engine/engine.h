@@ -181,7 +181,8 @@ struct request_env {
  *   messages (array) or prompt (text) or tokens (ids); tools, tool_choice ("auto" | "none"), response_format;
  *   thinking {"type": "enabled" | "disabled"} (default enabled), reasoning_effort (default high);
  *   max_tokens, temperature, top_p, top_k, min_p, seed, stop, logprobs, top_logprobs, user_id;
- *   profile ("preview" | "official"), keep_thinking, match_added_tokens (booleans), echo of none.
+ *   profile ("preview" | "official"), keep_thinking, match_added_tokens (booleans);
+ *   priority (-100 to 100), timeout_ms (from now on; then it ends with FINISH_ERROR).
  * Earlier replies in messages become the tokens they were generated as, where replay.h knows them (not with
  * match_added_tokens). A field of another name is refused: nothing that a caller asks for is silently ignored.
  * max_tokens defaults to the official 8,192 (65,536 thinking, 131,072 at effort max), and is cut to what the context
@@ -230,7 +231,9 @@ struct engine_options {
     int max_running;        /* jobs stepped together; 0: 16 */
     int max_waiting;        /* submit refuses beyond; 0: 256 */
     int n_keep;             /* KV states kept for reuse, up to two a job (end of prompt, end of reply); -1: none, 0: 8 */
-    int prefill_rows;       /* prompt rows in a step beside decodes; 0: a quarter of the model's rows */
+    int max_waiting_user;   /* submit refuses a user's requests beyond; 0: as max_waiting */
+    int prefill_rows;       /* most prompt rows in a step beside decodes; 0: half of the model's rows */
+    int max_step_ms;        /* longer steps have fewer prompt rows beside decodes (budget.h); 0: 50, -1: no limit */
     bool no_cache;          /* no prefix cache */
     /* The disk tier (docs/SERVING.md): state that memory has no room for, and what outlives the process. */
     const char *cache_dir;     /* a folder of one engine at a time, made when missing; NULL: none */
@@ -260,7 +263,7 @@ const struct model *engine_model(const struct engine *e); /* NULL over another r
 
 /* Queues a request and takes its contents over (r is empty afterwards, on errors too). notify (may be NULL) is called
  * without locks from the step thread whenever an event was queued; it must not block or call into the engine.
- * HD_EARG: prompt empty, outside the vocabulary or too long; HD_ENOMEM: the queue is full. */
+ * HD_EARG: prompt empty, outside the vocabulary or too long; HD_ENOMEM: the queue is full, or this user's part of it. */
 int engine_submit(struct engine *e, struct gen_request *r, void (*notify)(void *arg), void *arg, struct job **j,
                   struct err *err);
 /* 1: *ev is the next event (its text valid until the next call); 0: none within timeout_ms (negative: waits for ever)

@@ -52,7 +52,8 @@ static int read_options(struct engine_options *to, const hadal_options *o, struc
     if (o->size != sizeof *o)
         return err_set(e, HD_EARG, "hadal_options has %zu bytes, this library expects %zu: call hadal_options_init",
                        o->size, sizeof *o);
-    if (o->threads < 0 || o->step_tokens < 0 || o->context_tokens < 0 || o->max_running < 0 || o->max_waiting < 0)
+    if (o->threads < 0 || o->step_tokens < 0 || o->context_tokens < 0 || o->max_running < 0 || o->max_waiting < 0 ||
+        o->max_waiting_user < 0)
         return err_set(e, HD_EARG, "a number in hadal_options is negative");
     int rc = numerics_parse(o->numerics == NULL ? "fast" : o->numerics, &to->model.numerics, e);
     if (rc == HD_OK && o->isa != NULL)
@@ -63,6 +64,8 @@ static int read_options(struct engine_options *to, const hadal_options *o, struc
     to->context_tokens = o->context_tokens;
     to->max_running = o->max_running;
     to->max_waiting = o->max_waiting;
+    to->max_waiting_user = o->max_waiting_user;
+    to->max_step_ms = o->max_step_ms;
     to->n_keep = o->keep;
     return rc;
 }

@@ -5,6 +5,7 @@
 #ifndef HADAL_ENGINE_JOB_H
 #define HADAL_ENGINE_JOB_H
 
+#include "engine/budget.h"
 #include "engine/cache.h"
 #include "engine/tier.h"
 #include "engine/users.h"
@@ -55,6 +56,14 @@ struct job {
     struct queued_event *taken; /* what the consumer looks at */
     pthread_cond_t more;
     bool cancelled, released, retired, notifying;
+    struct queue_part *part; /* while it waits for the first time */
+};
+
+/* How many requests of a user wait. */
+struct queue_part {
+    struct queue_part *next;
+    char *user;
+    int n;
 };
 
 /* A state that was reached: the end of a prompt or of a reply. Its complete pages are in the cache too; what is kept is the
@@ -78,12 +87,13 @@ struct engine {
     struct tokenizer *tokenizer;  /* owned when opened from a folder */
     struct request_env env;
     int32_t eos[EOS_IDS_MAX];
-    int n_eos, max_running, max_waiting, prefill_rows;
+    int n_eos, max_running, max_waiting, max_waiting_user;
     struct sampler *sampler;
     pthread_t thread;
 
     /* of the step thread */
     struct users users;
+    struct budget budget;         /* of prompt rows beside decodes */
     struct cache cache;
     struct tier tier;
     struct job_list waiting, running; /* in order of arrival */
@@ -103,6 +113,7 @@ struct engine {
     /* guarded */
     struct job *incoming, **incoming_end;
     int n_incoming, n_waiting;    /* n_waiting: of the waiting list, as last published */
+    struct queue_part *parts;     /* who waits; those of nobody are used again */
     uint64_t n_submitted;
     bool closing, disk_done;      /* disk_done: tier_receive has something to do */
     struct engine_stats stats;
@@ -122,6 +133,7 @@ static inline int64_t pages_of(int64_t n_tokens)
 int engine_create(struct engine **e, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
                   const struct engine_options *o, struct err *err); /* without the step thread */
 void engine_destroy(struct engine *e);
+void engine_leave_queue(struct engine *e, struct job *j); /* it counts no longer as waiting of its user */
 void engine_round(struct engine *e); /* takes in, ends, admits, steps: what the step thread repeats */
 
 /* job.c */

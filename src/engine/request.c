@@ -230,6 +230,22 @@ static int on_match_added_tokens(struct reading *p, const json_t *v)
     return read_bool(p, "match_added_tokens", v, &p->match_added);
 }
 
+static int on_priority(struct reading *p, const json_t *v)
+{
+    int64_t n = 0;
+    int rc = read_int(p, "priority", v, -100, 100, &n);
+    p->r->priority = (int)n;
+    return rc;
+}
+
+static int on_timeout_ms(struct reading *p, const json_t *v)
+{
+    int64_t ms = 0;
+    int rc = read_int(p, "timeout_ms", v, 1, INT32_MAX, &ms);
+    p->r->deadline_ns = now_ns() + (uint64_t)ms * UINT64_C(1000000);
+    return rc;
+}
+
 static const struct field {
     const char *name;
     int (*read)(struct reading *p, const json_t *v);
@@ -256,6 +272,8 @@ static const struct field {
     {"profile", on_profile, true},
     {"keep_thinking", on_keep_thinking, true},
     {"match_added_tokens", on_match_added_tokens, false},
+    {"priority", on_priority, false},
+    {"timeout_ms", on_timeout_ms, false},
 };
 
 static int read_fields(struct reading *p, const json_t *body)

@@ -6,10 +6,10 @@
  * one is just computing waits for that instead of computing it again.
  *
  * A step: every decoding request has one row in every step, so it is never delayed by more than the rows beside it:
- * at most prefill_rows. Prompts share the rest. There are at most max_rows / 2 running requests, so the rest is at least
- * min(prefill_rows, max_rows / 2): an eighth of it goes to the prompt that has waited longest for rows (a prompt thus
- * advances at least once in as many steps as there are running requests, however many others come), the other rows in
- * the order of admission. */
+ * what the budget of time allows (budget.h), at most prefill_rows. Prompts share the rest. There are at most
+ * max_rows / 2 running requests, so the rest is at least min(BUDGET_ROWS_MIN, prefill_rows, max_rows / 2): an eighth of it
+ * goes to the prompt that has waited longest for rows (a prompt thus advances at least once in as many steps as there are
+ * running requests, however many others come), the other rows in the order of admission. */
 #include "engine/job.h"
 
 #include <assert.h>
@@ -267,8 +267,8 @@ void sched_plan(struct engine *e)
 {
     int n_decodes = plan_decodes(e), rows = e->runner.max_rows - n_decodes;
     assert(rows >= 0);
-    if (n_decodes > 0 && rows > e->prefill_rows)
-        rows = e->prefill_rows;
+    if (n_decodes > 0 && rows > budget_rows(&e->budget))
+        rows = budget_rows(&e->budget);
     struct job *j = rows > 0 ? longest_waiting(e) : NULL;
     if (j != NULL)
         rows -= give_rows(j, rows < OLDEST_SHARE ? 1 : rows / OLDEST_SHARE);

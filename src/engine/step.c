@@ -18,6 +18,7 @@ void job_start(struct engine *e, struct job *j)
     struct err err = {0};
     struct gen_usage *u = generation_usage(j->gen);
     j->last_step = e->n_steps;
+    engine_leave_queue(e, j);
     if (state_take(e, j, &err) != HD_OK) {
         generation_end(j->gen, FINISH_ERROR, err.msg);
         return;
@@ -184,10 +185,20 @@ static void step_failed(struct engine *e, const struct err *err)
         fail(e, e->running.at[i], err->msg);
 }
 
+/* What the step took, for the rows of the next ones. */
+static void learn(struct engine *e, int n_items, uint64_t ns)
+{
+    int n_decodes = 0, n_prompt_rows = 0;
+    for (int i = 0; i < n_items; i++)
+        *(job_decodes(e->item_job[i]) ? &n_decodes : &n_prompt_rows) += e->items[i].n_tokens;
+    budget_learn(&e->budget, n_decodes, n_prompt_rows, ns);
+}
+
 void engine_step(struct engine *e)
 {
     struct step_result r = {0};
     struct err err = {0};
+    uint64_t start = now_ns();
     plan(e);
     int n_items = make_items(e);
     if (n_items == 0)
@@ -198,5 +209,6 @@ void engine_step(struct engine *e)
         return;
     }
     e->n_steps++;
+    learn(e, n_items, now_ns() - start); /* before the results change what decodes */
     take_results(e, n_items, &r);
 }

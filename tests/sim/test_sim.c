@@ -260,6 +260,8 @@ static void round_once(struct world *w)
     if (w->faults && below(w, 300) == 0)
         w->device.fail_code = below(w, 3) > 0 ? HD_ENOMEM : HD_EIO;
     w->n_failed_steps += w->device.fail_code != 0;
+    if (below(w, 8) == 0) /* as measured times may leave it */
+        w->engine->budget.rows = below(w, 2) == 0 ? w->engine->budget.rows_max : 1 + below(w, w->engine->budget.rows_max);
     engine_round(w->engine);
     take_events(w);
     check_engine(w, w->engine->n_steps > before);
@@ -278,7 +280,8 @@ static void open_world(struct world *w, uint64_t seed)
     w->context = w->device.n_pages * KV_PAGE_TOKENS;
     w->context = w->context < 2200 ? w->context : 2200;
     struct engine_options o = {.max_running = 1 + below(w, 8), .max_waiting = 2 + below(w, 20), .n_keep = below(w, 4) - 1,
-                               .prefill_rows = below(w, 2) == 0 ? 0 : 1 + below(w, 64)};
+                               .prefill_rows = below(w, 2) == 0 ? 0 : 1 + below(w, 64), .max_step_ms = -1,
+                               .max_waiting_user = below(w, 2) == 0 ? 0 : 1 + below(w, 4)};
     w->faults = below(w, 2) == 0;
     w->long_replies = 1 + below(w, 8);
     if (engine_create(&w->engine, fake_runner(&w->device, w->context), &env, eos, 1, &o, NULL) != HD_OK)

@@ -262,6 +262,13 @@ static void test_request(void **state)
     assert_true(r.params.logprobs && r.params.n_top_logprobs == 3 && !r.params.in_thinking && !r.params.raw);
     assert_string_equal(r.params.stop[1], "b");
     assert_string_equal(r.user, "u");
+    assert_true(r.priority == 0 && r.deadline_ns == 0);
+    gen_request_free(&r);
+
+    uint64_t now = now_ns();
+    assert_int_equal(parse(&r, "{" HELLO ", \"priority\": -7, \"timeout_ms\": 60000}", &e), HD_OK);
+    assert_int_equal(r.priority, -7);
+    assert_true(r.deadline_ns >= now + 60000000000 && r.deadline_ns <= now_ns() + 60000000000);
     gen_request_free(&r);
 
     assert_int_equal(parse(&r, "{" HELLO "}", &e), HD_OK); /* thinking is the default, and max_tokens fits the context */
@@ -305,6 +312,8 @@ static void test_request_refusals(void **state)
     } cases[] = {
         {"[]", "object"},
         {"{}", "messages"},
+        {"{" HELLO ", \"priority\": 101}", "priority"},
+        {"{" HELLO ", \"timeout_ms\": 0}", "timeout_ms"},
         {"{" HELLO ", \"prompt\": \"x\"}", "one of"},
         {"{" HELLO ", \"frequency_penalty\": 1}", "frequency_penalty"},
         {"{\"messages\": []}", "messages"},

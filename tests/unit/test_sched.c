@@ -118,7 +118,7 @@ static void test_decode_is_never_starved(void **state)
 static void test_long_prompt_always_advances(void **state)
 {
     (void)state;
-    struct engine_options o = {.max_running = 4, .max_waiting = 64};
+    struct engine_options o = {.max_running = 4, .max_waiting = 64, .prefill_rows = 16, .max_step_ms = -1};
     struct engine *e = open_engine(400, 64, &o);
     struct gen_request r = request(1, 4000, 1, "long");
     r.weight = 0.001; /* last in every order */
@@ -140,6 +140,109 @@ static void test_long_prompt_always_advances(void **state)
     for (int i = 0; i < 32; i++)
         engine_release(&others[i]);
     engine_release(&j);
+    close_engine(e);
+}
+
+/* A machine on which a step takes `decode` and `row` for each prompt row: where do the rows go? */
+static int settled_rows(struct budget *b, double decode_ns, double row_ns, double *longest_ns)
+{
+    *longest_ns = 0;
+    for (int i = 0; i < 4; i++)
+        budget_learn(b, 2, 0, (uint64_t)decode_ns);
+    for (int i = 0; i < 100; i++) {
+        int rows = budget_rows(b);
+        double ns = decode_ns + row_ns * rows;
+        assert_true(rows >= 1 && rows <= b->rows_max);
+        budget_learn(b, 2, rows, (uint64_t)ns);
+        if (i >= 50 && ns > *longest_ns)
+            *longest_ns = ns;
+    }
+    return budget_rows(b);
+}
+
+static void test_step_time(void **state)
+{
+    (void)state;
+    struct budget b;
+    double longest;
+    budget_init(&b, 256, 50);
+    assert_in_range(settled_rows(&b, 4e6, 1e6, &longest), 40, 47); /* 50 ms less the decodes' 4, 1 ms a row */
+    assert_true(longest <= 51e6);
+    assert_int_equal(settled_rows(&b, 4e6, 1e4, &longest), 256);   /* a quick machine: as many as there may be */
+    assert_int_equal(settled_rows(&b, 4e6, 1e8, &longest), BUDGET_ROWS_MIN); /* a slow one: some, always */
+    budget_init(&b, 256, 50);
+    assert_in_range(settled_rows(&b, 100e6, 2e6, &longest), 95, 101); /* slow decodes: three times as long */
+    budget_init(&b, 256, 50);
+    settled_rows(&b, 4e6, 1e6, &longest);
+    int before = budget_rows(&b);
+    budget_learn(&b, 2, before, 5000000000); /* the machine slept */
+    assert_int_equal(budget_rows(&b), before / 2);
+    budget_learn(&b, 2, 1, 5000000); /* few rows were there: says nothing of more */
+    assert_int_equal(budget_rows(&b), before / 2);
+    assert_in_range(settled_rows(&b, 4e6, 1e6, &longest), 40, 47);
+    budget_init(&b, 256, 0);
+    assert_int_equal(settled_rows(&b, 4e6, 1e8, &longest), 256); /* no limit of time */
+    budget_init(&b, 2, 50);
+    assert_int_equal(settled_rows(&b, 4e6, 1e8, &longest), 2);
+}
+
+/* The engine asks the budget: rows beside decodes are as it says in every step. */
+static void test_budget_rules(void **state)
+{
+    (void)state;
+    struct engine_options o = {.max_running = 4, .max_step_ms = -1};
+    struct engine *e = open_engine(200, 64, &o);
+    struct job *j = submit(e, request(1, 10, 300, "a")), *other;
+    engine_round(e);
+    other = submit(e, request(2, 3000, 5, "b"));
+    for (int rows = 1; rows <= 32; rows++) {
+        uint64_t before = device.n_rows;
+        e->budget.rows = rows;
+        engine_round(e);
+        assert_int_equal(device.n_rows - before, rows + 1);
+    }
+    engine_release(&other);
+    engine_release(&j);
+    close_engine(e);
+}
+
+/* ---------------------------------------------------------------- the queue */
+
+static int refusal(struct engine *e, uint64_t seed, const char *user, struct err *err)
+{
+    struct gen_request r = request(seed, 50, 5, user);
+    struct job *j = NULL;
+    *err = (struct err){0};
+    int rc = engine_submit(e, &r, NULL, NULL, &j, err);
+    assert_true((rc == HD_OK) == (j != NULL));
+    engine_release(&j); /* what was taken is cancelled, and waits until the next round */
+    return rc;
+}
+
+static void test_queue_limits(void **state)
+{
+    (void)state;
+    struct engine_options o = {.max_running = 1, .max_waiting = 5, .max_waiting_user = 2, .n_keep = -1};
+    struct engine *e = open_engine(50, 64, &o);
+    struct err err;
+    for (int again = 0; again < 3; again++) { /* places are free again each time */
+        assert_int_equal(refusal(e, 1, "a", &err), HD_OK);
+        assert_int_equal(refusal(e, 2, "a", &err), HD_OK);
+        assert_int_equal(refusal(e, 3, "a", &err), HD_ENOMEM);
+        assert_string_equal(err.msg, "2 requests of this user are waiting already; the queue holds no more of one user");
+        assert_int_equal(refusal(e, 4, "b", &err), HD_OK);
+        assert_int_equal(refusal(e, 5, "b", &err), HD_OK);
+        assert_int_equal(refusal(e, 6, "c", &err), HD_OK);
+        assert_int_equal(refusal(e, 7, "d", &err), HD_ENOMEM);
+        assert_string_equal(err.msg, "5 requests are waiting already; the queue holds no more");
+        engine_round(e);
+    }
+    struct job *running = submit(e, request(8, 50, 20, "a"));
+    engine_round(e);
+    for (uint64_t i = 0; i < 2; i++) /* what runs does not wait */
+        assert_int_equal(refusal(e, 20 + i, "a", &err), HD_OK);
+    assert_int_equal(refusal(e, 30, "a", &err), HD_ENOMEM);
+    engine_release(&running);
     close_engine(e);
 }
 
@@ -426,6 +529,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_is_never_starved), cmocka_unit_test(test_long_prompt_always_advances),
+        cmocka_unit_test(test_step_time),      cmocka_unit_test(test_budget_rules),
+        cmocka_unit_test(test_queue_limits),
         cmocka_unit_test(test_swarm),          cmocka_unit_test(test_cancelled_leader),
         cmocka_unit_test(test_agent_replay),
         cmocka_unit_test(test_reasons),        cmocka_unit_test(test_fair_users),
