@@ -13,6 +13,7 @@ struct reading {
     struct api_error *e;
     json_t *messages; /* in the engine's form */
     json_t *calls;    /* ids of tool_use blocks so far, as keys */
+    json_t *loaded;   /* names of tools that results refer to, as keys */
 };
 
 /* Clients put a line of accounting before their prompt that changes from request to request. */
@@ -44,6 +45,17 @@ static const json_t *block_text(struct reading *r, size_t i, const json_t *block
     return NULL;
 }
 
+/* A result that loads a deferred tool: its schema stands among the tools from then on. NULL: the block is something else. */
+static json_t *reference_part(struct reading *r, const json_t *block)
+{
+    const char *type = json_string_value(field_get(block, "type"));
+    const json_t *name = field_get(block, "tool_name");
+    if (type == NULL || strcmp(type, "tool_reference") != 0 || !field_is_text(name))
+        return NULL;
+    json_object_set_new(r->loaded, json_string_value(name), json_true());
+    return json_pack("{s:s, s:o}", "type", "text", "text", json_sprintf("Tool %s is loaded.", json_string_value(name)));
+}
+
 /* Text or text blocks to the parts of a message. */
 static json_t *text_content(struct reading *r, size_t i, const json_t *content)
 {
@@ -59,12 +71,13 @@ static json_t *text_content(struct reading *r, size_t i, const json_t *content)
     }
     parts = json_array();
     json_array_foreach((json_t *)(uintptr_t)content, k, block) {
-        const json_t *text = block_text(r, i, block);
-        if (text == NULL) {
+        json_t *part = reference_part(r, block);
+        const json_t *text = part != NULL ? NULL : block_text(r, i, block);
+        if (part == NULL && text == NULL) {
             json_decref(parts);
             return NULL;
         }
-        json_array_append_new(parts, text_part(text));
+        json_array_append_new(parts, part != NULL ? part : text_part(text));
     }
     return parts;
 }
@@ -287,6 +300,14 @@ static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
                                                   : "tool_choice that forces a call is not supported by this server");
 }
 
+/* Such a tool is no part of the prompt until a result refers to it. */
+static bool is_deferred(const struct reading *r, const json_t *tool)
+{
+    const json_t *name = field_get(tool, "name");
+    return json_is_true(field_get(tool, "defer_loading")) && field_is_text(name) &&
+           json_object_get(r->loaded, json_string_value(name)) == NULL;
+}
+
 static int read_tools(struct reading *r, const json_t *body)
 {
     json_t *list = field_get(body, "tools"), *tool, *tools = json_array();
@@ -294,7 +315,7 @@ static int read_tools(struct reading *r, const json_t *body)
     bool none = false;
     int rc = list != NULL && !json_is_array(list) ? api_fail(r->e, API_BAD, "tools: must be an array") : 0;
     json_array_foreach(list, i, tool) {
-        if (rc == 0)
+        if (rc == 0 && !is_deferred(r, tool))
             rc = read_tool(r, i, tool, tools);
     }
     if (rc == 0)
@@ -327,7 +348,8 @@ static void read_metadata(struct reading *r, const json_t *body)
 
 static int anthropic_read(struct api_req *q, const json_t *body, const struct api_env *env, struct api_error *e)
 {
-    struct reading r = {.q = q, .env = env, .e = e, .calls = json_object()};
+    struct reading r = {.q = q, .env = env, .e = e, .calls = json_object(),
+                        .loaded = json_object()};
     int think;
     q->gen = json_object();
     int rc = rules_model(body, env, &think, e);
@@ -340,6 +362,7 @@ static int anthropic_read(struct api_req *q, const json_t *body, const struct ap
     if (rc == 0)
         read_metadata(&r, body);
     json_decref(r.calls);
+    json_decref(r.loaded);
     return rc;
 }
 

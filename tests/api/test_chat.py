@@ -340,6 +340,21 @@ def tokens(s):
     equal(post(s.port, "/chat/completions", body("PLAIN"))[2]["usage"]["prompt_tokens"], chat, "tokens of a chat")
 
 
+def deferred_tools(s):
+    """As Claude Code sends them: the schema of a deferred tool is no part of the prompt until a result refers to it."""
+    ready, deferred = ({"name": n, "input_schema": {"type": "object", "properties": {}}} for n in ("ToolSearch", "WebFetch"))
+    deferred = {**deferred, "description": "x " * 200, "defer_loading": True}
+    messages = [{"role": "user", "content": "x"},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "ToolSearch", "input": {}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": [
+                    {"type": "tool_reference", "tool_name": "WebFetch"}]}]}]
+    ask = {"model": "claude-x", "messages": messages[:1], "tools": [ready]}
+    count = lambda **more: post(s.port, "/v1/messages/count_tokens", {**ask, **more})[2]["input_tokens"]
+    equal(count(tools=[ready, deferred]), count(), "tokens with a deferred tool")
+    equal(count(messages=messages, tools=[ready, deferred]) > count(messages=messages) + 200, True, "tokens once it is loaded")
+    equal(post(s.port, "/v1/messages", {**ask, "messages": messages, "tools": [ready, deferred], "max_tokens": 9})[0], 200)
+
+
 def models(s):
     got = request(s.port, "GET", "/v1/models")[2]
     equal((got["object"], got["data"][0]["id"]), ("list", "deepseek-v4-flash"))
@@ -406,6 +421,7 @@ with Scripted(SCRIPT) as s:
     check("prefix completion", lambda: prefix(s))
     check("paths", lambda: paths(s))
     check("tokenize and detokenize", lambda: tokens(s))
+    check("deferred tools", lambda: deferred_tools(s))
     check("lists of models", lambda: models(s))
 check("the context is full", overflow)
 check("reasoning in histories", replay)
