@@ -220,6 +220,10 @@ static bool grow(struct spill *s, enum spill_kind kind)
     if (p->taken_bytes + p->file_bytes > p->share_bytes || s->n_files == s->cap_files ||
         p->n_slots + p->slots_per_file > p->cap_slots || now_ns() < p->grow_after_ns)
         return false;
+    if (p->just_failed) {
+        p->just_failed = false;
+        return false;
+    }
     op->act = SPILL_GROW;
     op->kind = kind;
     op->segment = (struct spill_segment){.fingerprint = s->o.fingerprint, .kind = kind, .n_slots = p->slots_per_file,
@@ -237,6 +241,7 @@ static void grown(struct spill *s, struct spill_op *op)
     struct spill_part *p = &s->part[op->kind];
     bool was_full = p->grow_after_ns != 0;
     p->growing = false;
+    p->just_failed = op->error != 0;
     p->grow_after_ns = op->error == 0 ? 0 : now_ns() + s->o.retry_ns;
     if (op->error != 0) {
         s->stats.write_errors++;

@@ -28,7 +28,8 @@ struct spill_slot {
 
 struct spill_entry {
     struct spill_key key;
-    int32_t parent, hash_next, n_children, depth;
+    int32_t parent, n_children, depth;
+    int32_t hash_next; /* plus 1; 0: the last of its hash */
     struct spill_slot slot[SPILL_KINDS];
     bool saving[SPILL_KINDS], used;
     int32_t n_readers;
@@ -42,7 +43,7 @@ struct spill_part {
     uint32_t slots_per_file;
     struct spill_slot *free;
     int64_t n_free, n_slots, cap_slots, n_stored;
-    bool growing;
+    bool growing, just_failed; /* just_failed to grow: the next record makes do with what is there */
     uint64_t grow_after_ns; /* the disk was full; 0: was not */
 };
 

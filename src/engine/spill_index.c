@@ -46,7 +46,7 @@ int32_t spill_find(const struct spill *s, struct spill_key key)
 {
     int32_t i = s->bucket[key.low & s->mask] - 1;
     while (i != SPILL_NONE && !spill_key_equal(s->entries[i].key, key))
-        i = s->entries[i].hash_next;
+        i = s->entries[i].hash_next - 1;
     return i;
 }
 
@@ -79,7 +79,7 @@ static void entry_free(struct spill *s, int32_t i)
     int32_t *p = &s->bucket[x->key.low & s->mask];
     while (*p - 1 != i)
         p = &s->entries[*p - 1].hash_next;
-    *p = x->hash_next + 1;
+    *p = x->hash_next;
     *x = (struct spill_entry){0};
     spill_entry_weigh(s, i);
     s->unused[s->n_unused++] = i;
@@ -150,7 +150,7 @@ int32_t spill_entry_get(struct spill *s, struct spill_key key, int32_t depth)
             return SPILL_NONE;
     i = s->n_unused > 0 ? s->unused[--s->n_unused] : s->n_fresh++;
     int32_t *head = &s->bucket[key.low & s->mask];
-    s->entries[i] = (struct spill_entry){.key = key, .parent = SPILL_NONE, .hash_next = *head - 1, .depth = depth,
+    s->entries[i] = (struct spill_entry){.key = key, .parent = SPILL_NONE, .hash_next = *head, .depth = depth,
                                          .slot = {{SPILL_NONE, 0}, {SPILL_NONE, 0}}, .used = true};
     *head = i + 1;
     return i;

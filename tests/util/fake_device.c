@@ -96,6 +96,28 @@ static void tail_give(void *self, int32_t tail)
     d->n_tails_free++;
 }
 
+/* ---------------------------------------------------------------- pages and tails from elsewhere */
+
+static int32_t page_take(void *self)
+{
+    struct fake_device *d = self;
+    return d->n_free == 0 ? -1 : take_page(d);
+}
+
+static uint8_t *page_at(void *self, int32_t page)
+{
+    struct fake_device *d = self;
+    assert(page >= 0 && page < d->n_pages && d->pages[page].n_refs > 0);
+    return (uint8_t *)d->pages[page].tokens;
+}
+
+static uint8_t *tail_at(void *self, int32_t tail)
+{
+    struct fake_device *d = self;
+    assert(tail >= 0 && tail < d->n_tails && d->tails[tail].taken);
+    return (uint8_t *)&d->tails[tail];
+}
+
 /* ---------------------------------------------------------------- sequences */
 
 static int seq_open(void *self, struct kv_seq **s, int64_t max_tokens, struct err *e)
@@ -314,5 +336,7 @@ struct runner fake_runner(struct fake_device *d, int64_t max_tokens)
         .close = close_device, .pages_total = d->n_pages, .tails_total = d->n_tails, .pages_free = pages_free,
         .seq_clear = seq_clear, .seq_resume = seq_resume, .seq_page = seq_page, .page_ref = page_ref,
         .page_unref = page_unref, .tail_take = tail_take, .tail_give = tail_give,
+        .page_bytes = sizeof d->pages[0].tokens, .tail_bytes = d->n_tails > 0 ? sizeof d->tails[0] : 0,
+        .fingerprint = 7, .page_take = page_take, .page_at = page_at, .tail_at = tail_at,
     };
 }
