@@ -19,10 +19,12 @@ static const char help[] =
     "  --positions LIST    0-based positions, such as 0,5, or all (default: the last one)\n"
     "  --mtp               also the MTP block's logits: the row of position t predicts token t+2, so that the last\n"
     "                      position has none\n"
+    "  --dspark            also the DSpark stages' greedy draft after each position and the given token that follows it:\n"
+    "                      ids of the tokens after that one, and their confidence\n"
     "  --stream-after L    also the residual streams after layer L (from 0), flattened, one row a position\n"
     "  --chunk N           tokens per pass (default 512); the numbers do not depend on it\n"
-    "  --json              an object of positions, logits, mtp_positions, mtp_logits and streams instead of a table of\n"
-    "                      the most likely tokens\n";
+    "  --json              an object of positions, logits, mtp_positions, mtp_logits, draft_positions, drafts,\n"
+    "                      draft_confidence and streams instead of a table of the most likely tokens\n";
 
 static const char examples[] =
     "  -h, --help          this text\n\n"
@@ -30,13 +32,13 @@ static const char examples[] =
     "  hadal logits -m models/tiny --tokens 0,5,17,301\n"
     "  hadal logits -m DIR --tokens ids.txt --positions all --numerics exact --mtp --json > out.json\n";
 
-enum { OPT_TOKENS = 256, OPT_POSITIONS, OPT_MTP, OPT_STREAM, OPT_CHUNK, OPT_JSON };
+enum { OPT_TOKENS = 256, OPT_POSITIONS, OPT_MTP, OPT_DSPARK, OPT_STREAM, OPT_CHUNK, OPT_JSON };
 enum { IDS_BYTES_MAX = 1 << 28, TOP_SHOWN = 8 };
 
 struct logits_job {
     struct model_args args;
     const char *tokens_arg, *positions_arg;
-    bool mtp, json;
+    bool mtp, dspark, json;
     int64_t chunk, stream_layer; /* -1: none */
 
     struct ids tokens;
@@ -48,7 +50,8 @@ struct logits_job {
     struct tokenizer *tokenizer; /* NULL: the folder has none; texts are left out */
     int64_t pos0;                /* first position of the chunk at hand */
     bool first_row;
-    struct buf mtp_positions, mtp_rows, streams; /* JSON pieces that are printed after the logits */
+    /* JSON pieces that are printed after the logits */
+    struct buf mtp_positions, mtp_rows, streams, draft_positions, drafts, confidence;
 };
 
 /* ---------------------------------------------------------------- numbers in */
@@ -197,6 +200,27 @@ static void give_mtp(struct logits_job *j, const struct step_result *r, int n_vo
     }
 }
 
+/* The draft after the last position of a chunk, when that is a wanted one. */
+static int give_draft(struct logits_job *j, int64_t end, struct err *e)
+{
+    if (end >= (int64_t)j->tokens.n || !is_wanted(j, end - 1))
+        return HD_OK;
+    struct draft d;
+    int rc = model_draft(j->model, j->seq, j->tokens.data[end], &d, e);
+    if (rc != HD_OK)
+        return rc;
+    struct buf ids = {0};
+    for (int i = 0; i < d.n; i++)
+        buf_printf(&ids, "%s%d", i > 0 ? ", " : "", d.ids[i]);
+    if (!j->json)
+        printf("draft after token %d: %s\n", j->tokens.data[end], ids.data);
+    buf_printf(&j->draft_positions, "%s%" PRId64, j->draft_positions.len > 0 ? ", " : "", end - 1);
+    buf_printf(&j->drafts, "%s[%s]", j->drafts.len > 0 ? ", " : "", ids.data);
+    add_separated_row(&j->confidence, d.confidence, d.n);
+    buf_free(&ids);
+    return HD_OK;
+}
+
 static void on_watch(void *arg, enum watch_point point, int layer, const float *values, const int32_t *ints, int n, int dim)
 {
     struct logits_job *j = arg;
@@ -226,6 +250,9 @@ static void print_tail(const struct logits_job *j)
     printf("]");
     if (j->mtp)
         printf(",\n\"mtp_positions\": [%s],\n\"mtp_logits\": [%s]", text_of(&j->mtp_positions), text_of(&j->mtp_rows));
+    if (j->dspark)
+        printf(",\n\"draft_positions\": [%s],\n\"drafts\": [%s],\n\"draft_confidence\": [%s]",
+               text_of(&j->draft_positions), text_of(&j->drafts), text_of(&j->confidence));
     if (j->stream_layer >= 0)
         printf(",\n\"streams\": [%s]", text_of(&j->streams));
     printf("}\n");
@@ -246,7 +273,7 @@ static int run_chunk(struct logits_job *j, int n_tokens, struct err *e)
 {
     int64_t end = j->pos0 + n_tokens, n_vocab = model_config(j->model)->vocab_size;
     struct step_item item = {.seq = j->seq, .tokens = j->tokens.data + j->pos0, .n_tokens = n_tokens, .mtp = j->mtp,
-                             .n_logits = tail_wanted(j, n_tokens),
+                             .n_logits = tail_wanted(j, n_tokens), .dspark = j->dspark,
                              .next_token = end < (int64_t)j->tokens.n ? j->tokens.data[end] : -1};
     struct step_result r = {0};
     int rc = model_step(j->model, &item, 1, &r, e);
@@ -259,18 +286,29 @@ static int run_chunk(struct logits_job *j, int n_tokens, struct err *e)
     }
     if (j->mtp)
         give_mtp(j, &r, (int)n_vocab);
-    return HD_OK;
+    return j->dspark ? give_draft(j, end, e) : HD_OK;
+}
+
+/* Tokens of the next pass: a draft is made at the end of one, so with --dspark it ends at the next wanted position. */
+static int next_chunk(const struct logits_job *j)
+{
+    int64_t left = (int64_t)j->tokens.n - j->pos0, n = left < j->chunk ? left : j->chunk;
+    for (size_t i = 0; j->dspark && i < j->n_positions; i++)
+        if (j->positions[i] >= j->pos0)
+            return j->positions[i] + 1 - j->pos0 < n ? (int)(j->positions[i] + 1 - j->pos0) : (int)n;
+    return (int)n;
 }
 
 static int run_all(struct logits_job *j, struct err *e)
 {
     struct progress p = progress_bar();
     int64_t n = (int64_t)j->tokens.n;
-    for (; j->pos0 < n; j->pos0 += j->chunk) {
-        int rc = run_chunk(j, (int)(n - j->pos0 < j->chunk ? n - j->pos0 : j->chunk), e);
+    while (j->pos0 < n) {
+        int chunk = next_chunk(j), rc = run_chunk(j, chunk, e);
         if (rc != HD_OK)
             return rc;
-        progress_tell(&p, "tokens", (uint64_t)(j->pos0 + j->chunk < n ? j->pos0 + j->chunk : n), (uint64_t)n);
+        j->pos0 += chunk;
+        progress_tell(&p, "tokens", (uint64_t)j->pos0, (uint64_t)n);
     }
     return HD_OK;
 }
@@ -280,6 +318,8 @@ static int check_model(const struct logits_job *j, const char *dir, struct err *
     const struct config *c = model_config(j->model);
     if (j->mtp && !model_has_mtp(j->model))
         return err_set(e, HD_EARG, "%s has no MTP block", dir);
+    if (j->dspark && !model_has_dspark(j->model))
+        return err_set(e, HD_EARG, "%s has no DSpark stages", dir);
     if (j->stream_layer >= c->n_layers)
         return err_set(e, HD_EARG, "--stream-after %" PRId64 ": %s has %d layers", j->stream_layer, dir, c->n_layers);
     for (size_t i = 0; i < j->tokens.n; i++)
@@ -292,7 +332,7 @@ static int check_model(const struct logits_job *j, const char *dir, struct err *
 static int open_all(struct logits_job *j, const char *dir, struct err *e)
 {
     struct progress p = progress_bar();
-    j->args.model.drafter = j->mtp;
+    j->args.model.drafter = j->mtp || j->dspark;
     j->args.model.max_rows = (int)j->chunk;
     int rc = model_open(&j->model, dir, &j->args.model, &p, e);
     if (rc == HD_OK)
@@ -338,6 +378,9 @@ static void free_job(struct logits_job *j)
     buf_free(&j->mtp_positions);
     buf_free(&j->mtp_rows);
     buf_free(&j->streams);
+    buf_free(&j->draft_positions);
+    buf_free(&j->drafts);
+    buf_free(&j->confidence);
 }
 
 /* -1 to go on, otherwise the exit code. */
@@ -352,6 +395,9 @@ static int take_option(struct logits_job *j, int c)
         return -1;
     case OPT_MTP:
         j->mtp = true;
+        return -1;
+    case OPT_DSPARK:
+        j->dspark = true;
         return -1;
     case OPT_STREAM:
         return parse_int_arg("logits", "--stream-after", optarg, 0, LAYERS_MAX, &j->stream_layer) ? -1 : EXIT_USAGE;
@@ -379,6 +425,7 @@ int cmd_logits(int argc, char **argv)
         {"tokens", required_argument, NULL, OPT_TOKENS},
         {"positions", required_argument, NULL, OPT_POSITIONS},
         {"mtp", no_argument, NULL, OPT_MTP},
+        {"dspark", no_argument, NULL, OPT_DSPARK},
         {"stream-after", required_argument, NULL, OPT_STREAM},
         {"chunk", required_argument, NULL, OPT_CHUNK},
         {"json", no_argument, NULL, OPT_JSON},

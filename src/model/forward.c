@@ -63,7 +63,7 @@ static void queries(struct model *m, const struct layer_ops *l, struct rows *r, 
 }
 
 /* The shared key = value row of each token. */
-static void window_rows(struct model *m, const struct layer_ops *l, struct rows *r, const float *a)
+void forward_window_rows(struct model *m, const struct layer_ops *l, struct rows *r, const float *a)
 {
     const struct config *c = &m->w.cfg;
     linear(m, r->n, &l->wkv, a, m->ws.kv);
@@ -116,18 +116,21 @@ void forward_attention(struct model *m, const struct layer_ops *l, struct rows *
     for (int i = 0; i < r->n_seqs; i++)
         r->seqs[i].kv = kv_seq_view(r->owner[i], l->index);
     queries(m, l, r, a);
-    window_rows(m, l, r, a);
+    forward_window_rows(m, l, r, a);
     if (l->w->ratio > 0)
         compress(m, l, r, a, false);
     if (l->w->ratio == 4)
         select_entries(m, l, r, a);
-    m->dev->ops->attn(m->dev, &(struct op_attn){.n_seqs = r->n_seqs, .heads = c->n_heads, .window = c->window,
-                                                .ratio = l->w->ratio, .topk = c->index_topk, .seqs = r->seqs,
-                                                .dims = m->kv.dims, .scale = 1.0f / sqrtf((float)c->head_dim),
-                                                .q = w->q, .kv = w->kv, .ids = l->w->ratio == 4 ? w->topk : NULL,
+    int window = c->window + (r->block ? r->n : 0);
+    m->dev->ops->attn(m->dev, &(struct op_attn){.n_seqs = r->n_seqs, .heads = c->n_heads, .window = window,
+                                                .block = r->block, .ratio = l->w->ratio, .topk = c->index_topk,
+                                                .seqs = r->seqs, .dims = m->kv.dims, .q = w->q, .kv = w->kv,
+                                                .scale = 1.0f / sqrtf((float)c->head_dim),
+                                                .ids = l->w->ratio == 4 ? w->topk : NULL,
                                                 .sink = l->w->attn_sink.data, .o = w->o});
-    m->dev->ops->kv_put(m->dev, &(struct op_kv_put){.n_seqs = r->n_seqs, .window = c->window, .seqs = r->seqs,
-                                                    .dims = m->kv.dims, .kv = w->kv});
+    if (!r->block)
+        m->dev->ops->kv_put(m->dev, &(struct op_kv_put){.n_seqs = r->n_seqs, .window = c->window, .seqs = r->seqs,
+                                                        .dims = m->kv.dims, .kv = w->kv});
     rope(m, r, l->freq, c->n_heads, c->head_dim, true, w->o);
     m->dev->ops->linear(m->dev, &(struct op_linear){.n = r->n, .groups = c->o_groups, .w = l->wo_a,
                                                     .no_act_quant = true, .x = w->o, .y = w->low});
@@ -169,15 +172,25 @@ void forward_layer(struct model *m, const struct layer_ops *l, struct rows *r, f
     model_tell(m, WATCH_STREAM, l->index, x, NULL, r->n, dim * m->w.cfg.hc_mult);
 }
 
-void forward_head(struct model *m, const struct head_weights *h, int n, const float *x, float *logits)
+void forward_hc_head(struct model *m, const struct head_weights *h, int n, const float *x)
 {
     const struct config *c = &m->w.cfg;
     m->dev->ops->hc_head(m->dev, &(struct op_hc_head){.n = n, .streams = c->hc_mult, .dim = c->hidden_size,
                                                       .eps = c->rms_norm_eps, .hc_eps = c->hc_eps, .x = x,
                                                       .fn = h->hc_fn, .base = h->hc_base.data,
                                                       .scale = h->hc_scale.data, .y = m->ws.head_y});
+}
+
+void forward_unembed(struct model *m, const struct head_weights *h, int n, float *logits)
+{
     norm(m, n, &h->norm, m->ws.head_y, m->ws.head_y);
     linear_f32(m, n, &m->head, m->ws.head_y, logits);
+}
+
+void forward_head(struct model *m, const struct head_weights *h, int n, const float *x, float *logits)
+{
+    forward_hc_head(m, h, n, x);
+    forward_unembed(m, h, n, logits);
 }
 
 /* ---------------------------------------------------------------- a step */
@@ -195,7 +208,8 @@ static int check_item(const struct model *m, const struct step_item *it, struct 
         if (it->tokens[i] < 0 || it->tokens[i] >= m->w.cfg.vocab_size)
             return err_set(e, HD_EARG, "token id %d at position %lld is outside the vocabulary of %d", it->tokens[i],
                            (long long)s->n_tokens + i, m->w.cfg.vocab_size);
-    return mtp_check(m, it, e);
+    int rc = mtp_check(m, it, e);
+    return rc != HD_OK ? rc : dspark_check(m, it, e);
 }
 
 /* Checks everything and takes pages; on an error no sequence has changed. */
@@ -291,8 +305,11 @@ int model_step(struct model *m, const struct step_item *items, int n_items, stru
     lay_out_rows(m, items, n_items);
     m->dev->ops->embed(m->dev, &(struct op_embed){.n = m->rows.n, .streams = c->hc_mult, .dim = c->hidden_size,
                                                   .tokens = m->rows.tokens, .table = m->embed, .x = m->ws.x});
-    for (int l = 0; l < c->n_layers; l++)
+    for (int l = 0; l < c->n_layers; l++) {
         forward_layer(m, &m->layers[l], &m->rows, m->ws.x);
+        dspark_take_layer(m, l);
+    }
+    dspark_step(m, items, n_items);
     rc = main_logits(m, items, n_items, res, e);
     if (rc == HD_OK)
         rc = mtp_step(m, items, n_items, res, e);

@@ -44,11 +44,11 @@ static void layout_layer(struct kv_layout *l, struct kv_layer_layout *y, const s
     y->tail.istate = take(&l->tail_bytes, 2 * 4 * (size_t)c->index_head_dim * sizeof(float));
 }
 
-void kv_layout_init(struct kv_layout *l, const struct config *c, enum kv_row_format f, bool mtp)
+void kv_layout_init(struct kv_layout *l, const struct config *c, enum kv_row_format f, int n_drafter, bool mtp)
 {
     *l = (struct kv_layout){.dims = kv_dims_of(f, c->head_dim, c->rope_dim, c->index_head_dim)};
     l->ring_rows = c->window + KV_ROLLBACK;
-    l->n_layers = c->n_layers + (mtp ? 1 : 0);
+    l->n_layers = c->n_layers + n_drafter;
     for (int i = 0; i < l->n_layers; i++) {
         l->layer[i].ratio = i < c->n_layers ? c->compress_ratio[i] : 0;
         layout_layer(l, &l->layer[i], c, i < c->n_layers);
@@ -104,7 +104,7 @@ void kv_seq_clear(struct kv_seq *s)
     kv_seq_release_after(s, 0);
     /* Mutant 28: the previous sequence's length survives, so stale state is taken for history. */
     s->n_tokens = MUTANT(28) && s->n_tokens > 0 ? 1 : 0;
-    s->n_high = s->n_mtp = s->n_floor = 0;
+    s->n_high = s->n_mtp = s->n_dspark = s->n_floor = 0;
 }
 
 int64_t kv_seq_tokens(const struct kv_seq *s)
@@ -162,6 +162,8 @@ int kv_seq_truncate(struct kv_seq *s, int64_t n_tokens, struct err *e)
     kv_seq_release_after(s, s->n_tokens);
     if (s->n_mtp > n_tokens - 1)
         s->n_mtp = n_tokens > 0 ? n_tokens - 1 : 0;
+    if (s->n_dspark > n_tokens)
+        s->n_dspark = n_tokens;
     return HD_OK;
 }
 

@@ -19,7 +19,7 @@ struct kv_layer_layout {
 
 struct kv_layout {
     struct kv_dims dims;
-    int n_layers;    /* main layers, then the MTP block when it is prepared */
+    int n_layers;    /* main layers, then the prepared drafter layers */
     int ring_rows;
     struct kv_layer_layout layer[LAYERS_MAX];
     size_t page_bytes, block_bytes, tail_bytes;
@@ -29,7 +29,7 @@ struct kv_layout {
 
 enum { STREAM_RING = 16 };
 
-void kv_layout_init(struct kv_layout *l, const struct config *c, enum kv_row_format f, bool mtp);
+void kv_layout_init(struct kv_layout *l, const struct config *c, enum kv_row_format f, int n_drafter, bool mtp);
 
 /* Equal-sized blocks (pages, tails): one address range reserved at start, handed out by number, counted by reference. */
 struct kv_pool {
@@ -52,6 +52,7 @@ struct kv_seq {
     int64_t n_high;      /* most tokens ever processed: what the rings were written up to */
     int64_t n_floor;     /* the rings hold nothing from before this position minus the window: no going back below it */
     int64_t n_mtp;       /* positions the MTP block has processed */
+    int64_t n_dspark;    /* positions whose rows the DSpark stages keep, when it equals n_tokens */
     int32_t mtp_next;    /* token id that the last MTP row assumed to follow, when n_mtp == n_tokens */
     uint8_t *block;
     uint8_t **pages;     /* addresses, [max_pages] */

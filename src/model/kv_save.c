@@ -84,6 +84,7 @@ int kv_seq_load(struct kv_seq *s, const void *data, size_t n, struct err *e)
     s->n_high = h.n_high;
     s->n_floor = h.n_floor;
     s->n_mtp = h.n_mtp;
+    s->n_dspark = 0; /* not part of the format: after loading there is no draft */
     s->mtp_next = (int32_t)h.mtp_next;
     return HD_OK;
 }

@@ -109,7 +109,7 @@ int kv_seq_resume(struct kv_seq *s, const int32_t *pages, int64_t n_pages, int32
         restore_state(v.istate_kv, v.istate_gate, v.state_rows, c->index_head_dim, end, t + v.tail_at.istate);
     }
     s->n_tokens = s->n_high = s->n_floor = end;
-    s->n_mtp = 0;
+    s->n_mtp = s->n_dspark = 0;
     return HD_OK;
 }
 
@@ -130,6 +130,7 @@ int kv_seq_fork(struct kv_seq *s, const struct kv_seq *from, struct err *e)
     s->n_high = from->n_high;
     s->n_floor = from->n_floor;
     s->n_mtp = from->n_mtp;
+    s->n_dspark = from->n_dspark;
     s->mtp_next = from->mtp_next;
     return HD_OK;
 }

@@ -255,7 +255,8 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
     m->freq_compressed = m->dev->ops->alloc(m->dev, half);
     fill_freq(c, false, m->freq_main);
     fill_freq(c, true, m->freq_compressed);
-    m->layers = xcalloc((size_t)c->n_layers + 1, sizeof *m->layers);
+    m->n_drafter = !o->drafter || m->w.drafter == DRAFTER_NONE ? 0 : m->mtp ? 1 : m->w.dspark.n_stages;
+    m->layers = xcalloc((size_t)(c->n_layers + m->n_drafter), sizeof *m->layers);
     for (int i = 0; i < c->n_layers; i++)
         bind_layer(m, &m->layers[i], &m->w.layers[i], i);
     m->embed = wmat_of(&m->w.embed);
@@ -265,10 +266,15 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
         m->mtp_e = wmat_of(&m->w.mtp.e_proj);
         m->mtp_h = wmat_of(&m->w.mtp.h_proj);
     }
+    int n_stages = m->mtp ? 0 : m->n_drafter;
+    for (int i = 0; i < n_stages; i++)
+        bind_layer(m, &m->layers[c->n_layers + i], &m->w.dspark.stages[i], c->n_layers + i);
     int rc = check_shapes(m, e);
+    if (rc == HD_OK && n_stages > 0)
+        rc = dspark_open(m, m->layers + c->n_layers, e);
     if (rc != HD_OK)
         return rc;
-    kv_layout_init(&m->kv, c, m->numerics == NUM_EXACT ? KV_F32 : KV_FP8, m->mtp);
+    kv_layout_init(&m->kv, c, m->numerics == NUM_EXACT ? KV_F32 : KV_FP8, m->n_drafter, m->mtp);
     m->fingerprint = fingerprint_of(m, o);
     rc = alloc_workspace(m, e);
     return rc != HD_OK ? rc : open_pools(m, o->kv_budget_bytes, o->tail_share, e);
@@ -302,7 +308,7 @@ static void pack_layer(struct model *m, struct layer_ops *l)
 /* Every matrix but the embedding (whose rows are looked up) through ops->prepare; a packed one leaves the mapping. */
 static int pack_weights(struct model *m, const struct progress *p, struct err *e)
 {
-    int n = m->w.cfg.n_layers + (m->mtp ? 1 : 0);
+    int n = m->w.cfg.n_layers + m->n_drafter;
     for (int i = 0; i < n; i++) {
         if (progress_tell(p, "preparing weights", (uint64_t)i, (uint64_t)n + 1) != 0)
             return err_set(e, HD_ECANCELLED, "%s: opening was cancelled", m->w.ckpt.dir);
@@ -378,7 +384,8 @@ void model_close(struct model **pm)
     if (m == NULL)
         return;
     free_workspace(m);
-    for (int i = 0; m->layers != NULL && i <= m->w.cfg.n_layers; i++)
+    dspark_close(m);
+    for (int i = 0; m->layers != NULL && i < m->w.cfg.n_layers + m->n_drafter; i++)
         free(m->layers[i].experts);
     free(m->layers);
     kv_pool_free(&m->pool);
@@ -426,6 +433,11 @@ int model_max_rows(const struct model *m)
 bool model_has_mtp(const struct model *m)
 {
     return m->mtp;
+}
+
+bool model_has_dspark(const struct model *m)
+{
+    return m->dspark != NULL;
 }
 
 uint64_t model_page_bytes(const struct model *m)

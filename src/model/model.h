@@ -30,7 +30,7 @@ struct model_options {
     uint64_t memory_bytes;    /* a model that needs more is refused; 0: what the machine has left */
     int max_rows;             /* rows (tokens) of the largest step; 0: 512 */
     bool check_data;          /* scan scales for NaN codes while opening */
-    bool drafter;             /* also prepare the MTP block when the checkpoint has one */
+    bool drafter;             /* also prepare the MTP block or the DSpark stages when the checkpoint has them */
     uint64_t kv_budget_bytes; /* memory for KV pages of all sequences; 0: what fits max_positions once, capped by RAM/2 */
     double tail_share;        /* part of the budget for tails (see below), 0..1; 0: none */
 };
@@ -48,6 +48,7 @@ const struct weights *model_weights(const struct model *m);
 enum numerics model_numerics(const struct model *m);
 int model_max_rows(const struct model *m);
 bool model_has_mtp(const struct model *m);
+bool model_has_dspark(const struct model *m);
 
 /* ---------------------------------------------------------------- KV pages and sequences */
 
@@ -84,7 +85,7 @@ int32_t kv_page_take(struct model *m);
 uint8_t *kv_page_at(const struct model *m, int32_t page);
 uint8_t *kv_tail_at(const struct model *m, int32_t tail);
 /* An empty sequence becomes the first 128 * n_pages tokens of the one whose pages and tail these are. It takes references;
- * it cannot go back below that point, and has no MTP state. HD_EARG when it is not empty or too short. */
+ * it cannot go back below that point, and has no MTP or DSpark state. HD_EARG when it is not empty or too short. */
 int kv_seq_resume(struct kv_seq *s, const int32_t *pages, int64_t n_pages, int32_t tail, struct err *e);
 /* An empty sequence becomes a copy of another: complete pages are shared, the last partial one and the constant part are
  * copied. HD_ENOMEM when no page is left for it. */
@@ -111,6 +112,7 @@ struct step_item {
     bool mtp;              /* also run the MTP block (see step_mtp_rows) */
     int32_t next_token;    /* with mtp: the token after the last one, or -1 when not known yet */
     const int32_t *tails;  /* NULL, or for each page end that the step reaches a tail to fill (-1: none) */
+    bool dspark;           /* also store what model_draft needs: from the sequence's first step on */
 };
 
 /* Results of a step, valid until the next one. */
@@ -129,6 +131,18 @@ struct step_result {
 /* Runs all items (sum of n_tokens <= max_rows). HD_ENOMEM when KV pages run out, HD_EARG for a token id outside the
  * vocabulary or a sequence that would pass its max_tokens: then no sequence has advanced. */
 int model_step(struct model *m, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
+
+/* A DSpark draft, valid until the next call: position i stands for the i-th token after next_token. */
+struct draft {
+    int n;
+    const int32_t *ids;      /* [n] greedy */
+    const float *logits;     /* [n][V] with the Markov term of the token before */
+    const float *confidence; /* [n] logits */
+};
+
+/* Drafts the tokens after next_token, which follows what the sequence has processed (all of it with step_item.dspark; at
+ * least one token). The sequence does not change. HD_EUNSUPPORTED without prepared stages, HD_EARG otherwise. */
+int model_draft(struct model *m, struct kv_seq *s, int32_t next_token, struct draft *d, struct err *e);
 
 /* Convenience: feeds n tokens in chunks of at most max_rows; logits of the last token in r (when want_logits). */
 int model_prefill(struct model *m, struct kv_seq *s, const int32_t *tokens, int64_t n, bool want_logits,
@@ -149,7 +163,7 @@ struct watch {
     void (*fn)(void *arg, enum watch_point point, int layer, const float *values, const int32_t *ints, int n, int dim);
     void *arg;
 };
-/* NULL fn stops watching. Layer n_layers is the MTP block. */
+/* NULL fn stops watching. Layers from n_layers on are the MTP block or the DSpark stages. */
 void model_watch(struct model *m, struct watch w);
 
 #endif

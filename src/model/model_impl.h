@@ -22,6 +22,7 @@ struct rows {
     int32_t *tokens, *pos; /* [max_rows] */
     struct op_seq *seqs;   /* kv filled per layer */
     struct kv_seq **owner; /* [n_seqs] */
+    bool block;            /* a DSpark draft: every row sees all rows, and none goes into the window rings */
 };
 
 struct workspace {
@@ -47,13 +48,15 @@ struct model {
     enum numerics numerics;
     int max_rows;
     bool mtp;
+    struct dspark *dspark; /* NULL: the checkpoint has no stages, or they were not asked for */
+    int n_drafter;         /* drafter layers that are prepared, after the main ones */
     struct kv_layout kv;
     struct kv_pool pool, tails;
     uint8_t **tail_at; /* addresses of the tails of a step, [2 * max_rows] */
     int n_tail_at;
     uint64_t fingerprint;
     float *freq_main, *freq_compressed;
-    struct layer_ops *layers; /* [n_layers (+1 for the MTP block)] */
+    struct layer_ops *layers; /* [n_layers + n_drafter] */
     struct wmat embed, head, mtp_e, mtp_h;
     struct workspace ws;
     struct rows rows, mtp_rows;
@@ -71,11 +74,23 @@ void forward_moe(struct model *m, const struct layer_ops *l, const struct rows *
 void forward_hc_pre(struct model *m, const struct hc_weights *hc, const struct vec *norm, int n, const float *x, float *a);
 void forward_hc_post(struct model *m, int n, const float *o, float *x);
 void forward_layer(struct model *m, const struct layer_ops *l, struct rows *r, float *x);
+/* ws.kv [n][hd] = the window rows of r's rows, made from a [n][D]. */
+void forward_window_rows(struct model *m, const struct layer_ops *l, struct rows *r, const float *a);
+/* The two halves of forward_head: ws.head_y [n][D] = the streams' mix; logits = head(norm(ws.head_y)). */
+void forward_hc_head(struct model *m, const struct head_weights *h, int n, const float *x);
+void forward_unembed(struct model *m, const struct head_weights *h, int n, float *logits);
 /* logits [n][V] of n streams x [n][S*D]. */
 void forward_head(struct model *m, const struct head_weights *h, int n, const float *x, float *logits);
 /* mtp.c: runs the MTP rows that this step makes possible; fills r->mtp_*. Streams of the step are in ws.x. */
 int mtp_step(struct model *m, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
 int mtp_check(const struct model *m, const struct step_item *it, struct err *e);
+/* dspark.c: stages are the bound layers. During a step: the streams after each layer are offered, then the stages' window
+ * rows are stored for the items that ask for it. */
+int dspark_open(struct model *m, struct layer_ops *stages, struct err *e);
+void dspark_close(struct model *m);
+void dspark_take_layer(struct model *m, int layer);
+void dspark_step(struct model *m, const struct step_item *items, int n_items);
+int dspark_check(const struct model *m, const struct step_item *it, struct err *e);
 /* Grows a logits buffer to n rows. */
 int model_logits_room(struct model *m, float **buf, size_t *cap, size_t n, struct err *e);
 void model_tell(struct model *m, enum watch_point p, int layer, const float *v, const int32_t *ints, int n, int dim);

@@ -233,7 +233,7 @@ void plan_init(struct plan *p, const struct config *c, const struct plan_formats
     }
     p->part[PART_DRAFTER].read_bytes = p->part[PART_DRAFTER].active = 0;
     struct kv_layout kv;
-    kv_layout_init(&kv, c, KV_FP8, false);
+    kv_layout_init(&kv, c, KV_FP8, 0, false);
     p->row_bytes = kv.dims.row_bytes;
     p->index_bytes = kv.dims.index_bytes;
     p->page_bytes = kv.page_bytes;

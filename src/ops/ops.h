@@ -208,6 +208,7 @@ struct op_index_select {
  * ids NULL: all visible entries (ratio 128) or none (ratio 0). */
 struct op_attn {
     int n_seqs, heads, window, ratio, topk;
+    bool block;          /* every row sees all rows of its share and the window - n_rows rows before the first */
     const struct op_seq *seqs;
     struct kv_dims dims;
     float scale;
@@ -253,6 +254,12 @@ struct op_moe {
 struct op_add_rows { /* y[n][s] = a[n] + b[n][s], rounded: the MTP input */
     int n, streams, dim;
     const float *a, *b;
+    float *y;
+};
+
+struct op_stream_mean { /* y[n * stride ...] = mean over s of x[n][s], rounded */
+    int n, streams, dim, stride;
+    const float *x;
     float *y;
 };
 
@@ -307,6 +314,7 @@ struct ops {
     void (*route)(struct dev *d, const struct op_route *o);
     void (*moe)(struct dev *d, const struct op_moe *o);
     void (*add_rows)(struct dev *d, const struct op_add_rows *o);
+    void (*stream_mean)(struct dev *d, const struct op_stream_mean *o);
     void (*gather)(struct dev *d, const struct op_gather *o);
 };
 

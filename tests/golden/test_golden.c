@@ -205,7 +205,8 @@ static void run_all(struct golden *g, int chunk, struct capture *c, float *logit
         model_watch(g->m, (struct watch){on_watch, c});
     for (int at = 0; at < g->n_tokens; at += chunk) {
         int n = g->n_tokens - at < chunk ? g->n_tokens - at : chunk;
-        struct step_item it = {s, g->tokens + at, n, n, mtp != NULL, -1, NULL};
+        struct step_item it = {.seq = s, .tokens = g->tokens + at, .n_tokens = n, .n_logits = n, .mtp = mtp != NULL,
+                               .next_token = -1};
         struct step_result r;
         if (c != NULL)
             c->first_pos = at;
@@ -474,6 +475,52 @@ static void check_loose(struct golden *g)
     free(got);
 }
 
+/* ---------------------------------------------------------------- DSpark */
+
+/* A draft after positions 0..p, fed in chunks: the windows of the stages must not depend on them. */
+static void draft_after(struct golden *g, int64_t p, int chunk, int32_t next, struct draft *d)
+{
+    struct kv_seq *s;
+    struct err e = {0};
+    int rc = kv_seq_open(&s, g->m, g->n_tokens, &e);
+    for (int64_t at = 0; at <= p && rc == HD_OK; at += chunk) {
+        struct step_item it = {.seq = s, .tokens = g->tokens + at, .n_tokens = p + 1 - at < chunk ? (int)(p + 1 - at) : chunk,
+                               .next_token = -1, .dspark = true};
+        rc = model_step(g->m, &it, 1, NULL, &e);
+    }
+    if (rc == HD_OK)
+        rc = model_draft(g->m, s, next, d, &e);
+    if (rc != HD_OK) {
+        printf("not ok - %s\n", e.msg);
+        abort();
+    }
+    kv_seq_close(&s);
+}
+
+static void check_drafts(struct golden *g, const struct tensor *positions, int chunk)
+{
+    const struct tensor *next = checkpoint_find(&g->ex, "dspark_next"), *ids = checkpoint_find(&g->ex, "dspark_ids");
+    const struct tensor *logits = checkpoint_find(&g->ex, "dspark_logits");
+    const struct tensor *confidence = checkpoint_find(&g->ex, "dspark_confidence");
+    size_t n = count_of(positions), block = count_of(ids) / n, row_size = count_of(logits) / n;
+    float *got = xcalloc(count_of(logits), sizeof *got), *scores = xcalloc(n * block, sizeof *scores);
+    long wrong = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct draft d;
+        draft_after(g, int_at(positions, i), chunk, (int32_t)int_at(next, i), &d);
+        assert(d.n == (int)block);
+        memcpy(got + i * row_size, d.logits, row_size * sizeof *got);
+        memcpy(scores + i * block, d.confidence, block * sizeof *scores);
+        for (size_t k = 0; k < block; k++)
+            wrong += d.ids[k] != int_at(ids, i * block + k);
+    }
+    row_count(g, chunk == 1 ? "exact drafts, token by token" : "exact drafts", wrong, (long)(n * block), 0);
+    row_diff(g, "exact draft logits", diff_of(got, logits, count_of(logits)), LIMIT_EXACT, false);
+    row_diff(g, "exact draft confidence", diff_of(scores, confidence, n * block), LIMIT_EXACT, false);
+    free(got);
+    free(scores);
+}
+
 /* ---------------------------------------------------------------- a case */
 
 static bool open_model(struct golden *g, enum numerics n)
@@ -522,6 +569,11 @@ static int run_case(const char *dir, int *n_rows)
         g.suffix = quantised ? "_f32" : "";
         if (open_model(&g, NUM_EXACT)) {
             check_exact(&g);
+            const struct tensor *drafts = checkpoint_find(&g.ex, "dspark_positions");
+            if (drafts != NULL) {
+                check_drafts(&g, drafts, g.n_tokens);
+                check_drafts(&g, drafts, 1);
+            }
             model_close(&g.m);
         }
         g.suffix = "";

@@ -58,7 +58,7 @@ static void feed(const struct world *w, struct model *m, struct kv_seq *s, int f
 {
     for (int at = from; at < to; at += chunk) {
         int n = to - at < chunk ? to - at : chunk;
-        struct step_item it = {s, w->tokens + at, n, n, false, -1, NULL};
+        struct step_item it = {s, w->tokens + at, n, n, false, -1, NULL, false};
         struct step_result r;
         step(m, &it, 1, &r);
         for (int k = 0; k < n; k++)
@@ -80,7 +80,7 @@ static struct world *world_open(const char *name, enum numerics n)
     w->base_mtp = xcalloc(T * w->vocab, sizeof(float));
     struct kv_seq *s = open_seq(w->m);
     bool mtp = model_has_mtp(w->m);
-    struct step_item it = {s, w->tokens, T, T, mtp, -1, NULL};
+    struct step_item it = {s, w->tokens, T, T, mtp, -1, NULL, false};
     struct step_result res;
     step(w->m, &it, 1, &res);
     memcpy(w->base, res.logits, T * w->vocab * sizeof(float));
@@ -165,7 +165,7 @@ static void test_prefill_then_decode(void **st)
         if (!near && !all)
             continue;
         kv_seq_clear(s);
-        struct step_item it = {s, w->tokens, n, 1, false, -1, NULL};
+        struct step_item it = {s, w->tokens, n, 1, false, -1, NULL, false};
         struct step_result r;
         step(w->m, &it, 1, &r);
         if (memcmp(r.logits, w->base + (size_t)(n - 1) * w->vocab, w->vocab * sizeof(float)) != 0)
@@ -223,7 +223,7 @@ static void test_other_sequences(void **st)
             if (k == 0)
                 continue;
             of[n] = i;
-            it[n++] = (struct step_item){s[i], w->tokens + at[i], k, 1, false, -1, NULL};
+            it[n++] = (struct step_item){s[i], w->tokens + at[i], k, 1, false, -1, NULL, false};
         }
         step(w->m, it, n, &r);
         for (int k = 0; k < n; k++) {
@@ -247,7 +247,7 @@ static void test_new_after_longer(void **st)
         int32_t other[300];
         for (int i = 0; i < 300; i++)
             other[i] = w->tokens[T - 1 - i];
-        struct step_item it = {s, other, 300, 0, false, -1, NULL};
+        struct step_item it = {s, other, 300, 0, false, -1, NULL, false};
         struct step_result r;
         step(w->m, &it, 1, &r);
         kv_seq_clear(s);
@@ -322,7 +322,7 @@ static void test_take_back(void **st)
             int32_t draft[KV_ROLLBACK];
             for (int i = 0; i < back; i++)
                 draft[i] = w->tokens[(p * 31 + i * 7) % T];
-            struct step_item it = {s, draft, back, 0, false, -1, NULL};
+            struct step_item it = {s, draft, back, 0, false, -1, NULL, false};
             struct step_result r;
             step(w->m, &it, 1, &r);
             if (kv_seq_truncate(s, p, &e) != HD_OK)
@@ -445,7 +445,7 @@ static void test_mtp(void **st)
     for (int at = 0; at < 400;) {
         int n = 1 + (int)rng_below(&rng, 40), how = (int)rng_below(&rng, 3);
         int32_t next = how == 0 ? -1 : how == 1 ? w->tokens[at + n] : (w->tokens[at + n] + 1) % (int32_t)w->vocab;
-        struct step_item it = {s, w->tokens + at, n, n, true, next, NULL};
+        struct step_item it = {s, w->tokens + at, n, n, true, next, NULL, false};
         struct step_result r;
         step(w->m, &it, 1, &r);
         r.n_mtp -= how == 2; /* the last row used the wrong guess */
@@ -471,12 +471,12 @@ static void test_refused_steps(void **st)
     struct step_result r;
     feed(w, w->m, s, 0, 130, 130);
     int32_t bad[2] = {w->tokens[130], (int32_t)w->vocab};
-    struct step_item it = {s, bad, 2, 1, false, -1, NULL};
+    struct step_item it = {s, bad, 2, 1, false, -1, NULL, false};
     struct err e = {0};
     int64_t free_before = model_pages_free(w->m);
     assert_int_equal(model_step(w->m, &it, 1, &r, &e), HD_EARG);
     assert_non_null(strstr(e.msg, "outside the vocabulary"));
-    struct step_item none = {s, bad, 0, 0, false, -1, NULL};
+    struct step_item none = {s, bad, 0, 0, false, -1, NULL, false};
     struct err e2 = {0};
     assert_int_equal(model_step(w->m, &none, 1, &r, &e2), HD_EARG);
     assert_int_equal(kv_seq_tokens(s), 130);
@@ -500,7 +500,7 @@ static void test_pages_run_out(void **st)
     assert_int_equal(model_open(&m, golden_dir("f32-tiny"), &o, NULL, &e), HD_OK);
     struct kv_seq *a = open_seq(m), *b = open_seq(m);
     int32_t tokens[200] = {0};
-    struct step_item it[2] = {{a, tokens, 128, 0, false, -1, NULL}, {b, tokens, 200, 0, false, -1, NULL}};
+    struct step_item it[2] = {{a, tokens, 128, 0, false, -1, NULL, false}, {b, tokens, 200, 0, false, -1, NULL, false}};
     struct step_result r;
     assert_int_equal(model_step(m, it, 2, &r, &full), HD_ENOMEM);
     assert_non_null(strstr(full.msg, "KV cache is full"));

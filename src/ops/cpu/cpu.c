@@ -124,6 +124,7 @@ static const struct ops cpu_ops = {
     .route = cpu_route,
     .moe = cpu_moe,
     .add_rows = cpu_add_rows,
+    .stream_mean = cpu_stream_mean,
     .gather = cpu_gather,
 };
 

@@ -79,6 +79,7 @@ void cpu_attn(struct dev *d, const struct op_attn *o);
 void cpu_route(struct dev *d, const struct op_route *o);
 void cpu_moe(struct dev *d, const struct op_moe *o);
 void cpu_add_rows(struct dev *d, const struct op_add_rows *o);
+void cpu_stream_mean(struct dev *d, const struct op_stream_mean *o);
 void cpu_gather(struct dev *d, const struct op_gather *o);
 
 #endif

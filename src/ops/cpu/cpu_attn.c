@@ -24,7 +24,7 @@ struct attn_job {
 /* Rows that row i of the sequence's share sees. */
 static int window_rows(const struct attn_job *j, int i)
 {
-    int64_t n = j->s->pos0 + i + 1;
+    int64_t n = j->s->pos0 + (j->o->block ? j->s->n_rows : i + 1);
     return n < j->o->window ? (int)n : j->o->window;
 }
 
@@ -42,7 +42,7 @@ static void load_window(const struct attn_job *j, int i, int n, float *keys)
     const struct op_attn *o = j->o;
     const struct kv_view *v = &j->s->kv;
     size_t hd = (size_t)o->dims.head_dim;
-    int64_t first = j->s->pos0 + i + 1 - n;
+    int64_t first = j->s->pos0 + (o->block ? j->s->n_rows : i + 1) - n;
     for (int k = 0; k < n; k++, keys += hd) {
         int64_t pos = first + k;
         if (pos >= j->s->pos0) {

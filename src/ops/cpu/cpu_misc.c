@@ -232,6 +232,21 @@ void cpu_add_rows(struct dev *d, const struct op_add_rows *o)
     cpu_round(cpu_of(d), o->y, (size_t)o->n * streams * dim);
 }
 
+void cpu_stream_mean(struct dev *d, const struct op_stream_mean *o)
+{
+    size_t dim = (size_t)o->dim, streams = (size_t)o->streams;
+    for (size_t i = 0; i < (size_t)o->n; i++) {
+        float *y = o->y + i * (size_t)o->stride;
+        for (size_t k = 0; k < dim; k++) {
+            float sum = 0;
+            for (size_t s = 0; s < streams; s++)
+                sum += o->x[(i * streams + s) * dim + k];
+            y[k] = sum / (float)streams;
+        }
+        cpu_round(cpu_of(d), y, dim);
+    }
+}
+
 void cpu_gather(struct dev *d, const struct op_gather *o)
 {
     (void)d;
