@@ -1,5 +1,5 @@
-/* The two operations whose cost grows with the context, alone, on random rows of the model's widths: the indexer over its
- * keys, and attention over all compressed entries of a ratio-128 layer. */
+/* The two operations whose cost grows with the context, alone, on random rows of the model's widths: the indexer over
+ * its keys, and attention over all compressed entries of a ratio-128 layer. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,10 +99,10 @@ static int indexer_row(struct bench *b, const struct config *c, int64_t keys, st
                                         .ids = j.ids};
     struct bench_work w = {.bytes = (double)keys * (double)dims.index_bytes,
                            .index_flops = 2.0 * (double)keys * (double)(heads * dim)};
-    char name[64];
-    snprintf(name, sizeof name, "indexer.keys%lld", (long long)keys);
+    struct bench_task t = {.unit = "keys/s", .per_call = (double)keys, .work = w, .fn = select_call, .arg = &j};
+    snprintf(t.name, sizeof t.name, "indexer.keys%lld", (long long)keys);
     if (rc == HD_OK)
-        rc = bench_time(b, name, "keys/s", (double)keys, &w, select_call, &j, e);
+        rc = bench_time(b, &t, e);
     free_job(&j);
     return rc;
 }
@@ -126,22 +126,22 @@ static int attention_row(struct bench *b, const struct config *c, int64_t contex
     j.ring = xcalloc((size_t)ring_rows, dims.row_bytes);
     j.seq = (struct op_seq){.n_rows = 1, .pos0 = context - 1,
                             .kv = {.ring = j.ring, .ring_rows = ring_rows, .pages = j.pages}};
-    j.attn = (struct op_attn){.n_seqs = 1, .heads = (int)heads, .window = c->window, .ratio = RATIO_DENSE, .seqs = &j.seq,
-                              .dims = dims, .scale = 1.0f / sqrtf((float)hd), .q = j.q, .kv = j.kv, .sink = j.sink,
+    j.attn = (struct op_attn){.n_seqs = 1, .heads = (int)heads, .window = c->window, .ratio = RATIO_DENSE,
+                              .seqs = &j.seq, .dims = dims, .scale = 1.0f / sqrtf((float)hd), .q = j.q, .kv = j.kv, .sink = j.sink,
                               .o = j.o};
     double visible = (double)(rows + (size_t)c->window);
     struct bench_work w = {.bytes = visible * (double)dims.row_bytes, .flops = 4.0 * visible * (double)(heads * hd)};
-    char name[64];
-    snprintf(name, sizeof name, "attention.ratio128.ctx%lld", (long long)context);
+    struct bench_task t = {.unit = "rows/s", .per_call = visible, .work = w, .fn = attn_call, .arg = &j};
+    snprintf(t.name, sizeof t.name, "attention.ratio128.ctx%lld", (long long)context);
     if (rc == HD_OK)
-        rc = bench_time(b, name, "rows/s", visible, &w, attn_call, &j, e);
+        rc = bench_time(b, &t, e);
     free_job(&j);
     return rc;
 }
 
 int bench_ops(struct bench *b, const struct config *c, struct err *e)
 {
-    int64_t keys = b->quick ? 16384 : 262144, context = b->quick ? 131072 : 1048576;
-    int rc = indexer_row(b, c, keys, e);
-    return rc == HD_OK ? attention_row(b, c, context, e) : rc;
+    const int64_t keys = 250000, context = 1048576;
+    int rc = bench_wants(b, "indexer") ? indexer_row(b, c, keys, e) : HD_OK;
+    return rc == HD_OK && bench_wants(b, "attention") ? attention_row(b, c, context, e) : rc;
 }

@@ -1,4 +1,5 @@
-/* Peaks and timing: every round measures the machine first, so that a busy moment weighs on both sides of a ratio. */
+/* Peaks and timing: every round measures the machine before and after, so that a busy moment weighs on both sides of a
+ * ratio. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,7 +7,7 @@
 
 #include "bin/bench.h"
 
-enum { READ_BYTES = 128 << 20 };
+enum { READ_BYTES = 128 << 20, QUICK_SECONDS = 30 };
 
 static int compare(const void *a, const void *b)
 {
@@ -26,31 +27,51 @@ static void add_row(struct bench *b, const struct bench_row *r)
         b->rows[b->n_rows++] = *r;
 }
 
-static void measure_peaks(struct bench *b)
+void bench_add(struct bench *b, const char *name, const char *unit, double value)
 {
-    b->peaks = fast_peaks_measure(b->pool, b->args.model.isa, b->mem, b->mem_bytes);
+    struct bench_row r = {.unit = unit, .value = value, .roofline = -1, .roofline_sum = -1};
+    snprintf(r.name, sizeof r.name, "%s", name);
+    if (bench_wants(b, name))
+        add_row(b, &r);
+}
+
+bool bench_wants(const struct bench *b, const char *name)
+{
+    return b->only == NULL || strncmp(name, b->only, strlen(b->only)) == 0;
+}
+
+/* ---------------------------------------------------------------- peaks */
+
+static struct fast_peaks measure_peaks(const struct bench *b)
+{
+    return fast_peaks_measure(b->pool, b->args.model.isa, b->mem, b->mem_bytes);
+}
+
+static struct fast_peaks mean(struct fast_peaks a, struct fast_peaks b)
+{
+    return (struct fast_peaks){(a.read + b.read) / 2, (a.flops + b.flops) / 2, (a.int8_ops + b.int8_ops) / 2,
+                               (a.fp32_flops + b.fp32_flops) / 2};
 }
 
 static void add_peaks(struct bench *b)
 {
-    double read[BENCH_ROUNDS_MAX], flops[BENCH_ROUNDS_MAX], ops[BENCH_ROUNDS_MAX];
+    double v[4][BENCH_ROUNDS_MAX];
     for (int i = 0; i < b->rounds; i++) {
-        measure_peaks(b);
-        read[i] = b->peaks.read * 1e-9;
-        flops[i] = b->peaks.flops * 1e-9;
-        ops[i] = b->peaks.int8_ops * 1e-9;
+        struct fast_peaks p = measure_peaks(b);
+        v[0][i] = p.read * 1e-9;
+        v[1][i] = p.flops * 1e-9;
+        v[2][i] = p.int8_ops * 1e-9;
+        v[3][i] = p.fp32_flops * 1e-9;
     }
-    const struct bench_row rows[] = {
-        {"machine.read", "GB/s", median(read, b->rounds), -1, 0, 0, 0},
-        {"machine.multiply_add", "GFLOP/s", median(flops, b->rounds), -1, 0, 0, 0},
-        {"machine.int8", "GOP/s", median(ops, b->rounds), -1, 0, 0, 0},
-    };
-    for (size_t i = 0; i < COUNT_OF(rows); i++)
-        add_row(b, &rows[i]);
+    static const char *const names[] = {"machine.read", "machine.bf16", "machine.int8", "machine.fp32"};
+    static const char *const units[] = {"GB/s", "GFLOP/s", "GOP/s", "GFLOP/s"};
+    for (int i = 0; i < 4; i++)
+        bench_add(b, names[i], units[i], median(v[i], b->rounds));
 }
 
 int bench_open(struct bench *b, struct err *e)
 {
+    b->start_ns = now_ns();
     int rc = pool_open(&b->pool, b->args.model.n_threads, e);
     if (rc != HD_OK)
         return rc;
@@ -72,33 +93,62 @@ void bench_close(struct bench *b)
     pool_close(&b->pool);
 }
 
-/* Memory traffic and arithmetic overlap at best; the indexer's arithmetic has its own peak and comes on top of the rest. */
-static double roof_seconds(const struct fast_peaks *p, const struct bench_work *w)
+/* ---------------------------------------------------------------- timing */
+
+static double overlapped_seconds(const struct fast_peaks *p, const struct bench_work *w)
 {
     double traffic = w->bytes / p->read, arithmetic = w->flops / p->flops + w->index_flops / p->int8_ops;
     return traffic > arithmetic ? traffic : arithmetic;
 }
 
-int bench_time(struct bench *b, const char *name, const char *unit, double per_call, const struct bench_work *w,
-               int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
+/* The products of one token hide behind its reading; the scores of keys come on top. */
+static double summed_seconds(const struct fast_peaks *p, const struct bench_work *w)
 {
-    double seconds[BENCH_ROUNDS_MAX], roof[BENCH_ROUNDS_MAX];
-    if (b->only != NULL && strncmp(name, b->only, strlen(b->only)) != 0)
+    double traffic = w->bytes / p->read, arithmetic = w->flops / p->flops;
+    return (traffic > arithmetic ? traffic : arithmetic) + w->index_flops / p->int8_ops;
+}
+
+static bool out_of_time(const struct bench *b)
+{
+    return b->quick && now_ns() - b->start_ns > (uint64_t)QUICK_SECONDS * 1000000000u;
+}
+
+static int call(const struct bench_task *t, double *seconds, struct err *e)
+{
+    int rc = t->reset == NULL ? HD_OK : t->reset(t->arg, e);
+    uint64_t start = now_ns();
+    if (rc == HD_OK)
+        rc = t->fn(t->arg, e);
+    *seconds = (double)(now_ns() - start) * 1e-9;
+    return rc;
+}
+
+int bench_time(struct bench *b, const struct bench_task *t, struct err *e)
+{
+    double seconds[BENCH_ROUNDS_MAX], roof[BENCH_ROUNDS_MAX], sum[BENCH_ROUNDS_MAX], full[BENCH_ROUNDS_MAX];
+    if (!bench_wants(b, t->name))
         return HD_OK;
-    int rc = fn(arg, e); /* once outside the count: pages touched, caches as in the later rounds */
-    for (int i = 0; i < b->rounds && rc == HD_OK; i++) {
-        measure_peaks(b);
-        uint64_t t = now_ns();
-        rc = fn(arg, e);
-        seconds[i] = (double)(now_ns() - t) * 1e-9;
-        roof[i] = roof_seconds(&b->peaks, w) / seconds[i];
+    int n = 0, rc = call(t, seconds, e); /* once outside the count: pages touched, caches as in the later rounds */
+    struct fast_peaks after = measure_peaks(b);
+    while (rc == HD_OK && n < b->rounds && !(n > 0 && out_of_time(b))) {
+        struct fast_peaks before = after;
+        rc = call(t, &seconds[n], e);
+        after = measure_peaks(b);
+        struct fast_peaks p = mean(before, after);
+        roof[n] = overlapped_seconds(&p, &t->work) / seconds[n];
+        sum[n] = summed_seconds(&p, &t->work) / seconds[n];
+        full[n] = summed_seconds(&p, &t->work) / summed_seconds(&p, &t->full);
+        n++;
     }
     if (rc != HD_OK)
         return rc;
-    double s = median(seconds, b->rounds);
-    struct bench_row r = {.unit = unit, .value = per_call / s, .roofline = median(roof, b->rounds), .seconds = s,
-                          .bytes = w->bytes, .flops = w->flops + w->index_flops};
-    snprintf(r.name, sizeof r.name, "%s", name);
+    double s = median(seconds, n);
+    struct bench_row r = {.unit = t->unit, .value = t->per_call / s, .roofline = median(roof, n),
+                          .roofline_sum = median(sum, n), .seconds = s, .work = t->work, .rounds = n,
+                          .context = t->context, .batch = t->batch, .chunk = t->chunk};
+    if (t->full.bytes > 0)
+        r.projected = r.value * median(full, n);
+    snprintf(r.name, sizeof r.name, "%s", t->name);
     add_row(b, &r);
     return HD_OK;
 }

@@ -1,9 +1,7 @@
 /* `hadal bench`: how fast this machine runs a model, and how much of the machine that is. */
 #include <getopt.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "bin/bench.h"
 #include "bin/bin.h"
@@ -11,21 +9,26 @@
 static const char help[] =
     "usage: hadal bench [-m MODEL] [OPTIONS]\n"
     "\n"
-    "Measures memory read bandwidth and arithmetic peaks of this machine, then decode and prefill of the model, and\n"
-    "the indexer and attention alone. The peaks are measured again before every timing; a row's roofline is the least\n"
-    "time that they allow for its bytes and operations over the time it took (median of rounds). Contexts are filled\n"
-    "with random KV state instead of a prefill. Compare ratios, not absolute speeds, of machines that do other work.\n"
+    "Measures read bandwidth and bf16, int8 and fp32 peaks of this machine, then decode at context frontiers and batch\n"
+    "sizes, prefill by chunk and depth, and the indexer and attention alone. The peaks are measured again around every\n"
+    "timing; a row's roofline is the least time that they allow for its bytes and operations over the time it took\n"
+    "(median of rounds). Contexts are filled with made-up KV state instead of a prefill. A slice of a released width\n"
+    "also gets the speed of the full depth at the same fraction of its own roofline. Without a model a small slice of\n"
+    "Flash's widths is made (1.1 GB in $TMPDIR, removed at the end); 'hadal synth' makes others. Compare ratios, not\n"
+    "absolute speeds, of machines that do other work.\n"
     "\n"
-    "  --quick             few rounds and short contexts: under a minute\n"
-    "  --ctx LIST          contexts of decode, e.g. 4K,64K,1M (default 4K,32K; --quick: 2K)\n"
-    "  --batch LIST        sequences decoded together at the first context (default 4,16; --quick: 4)\n"
+    "  --quick             few rows, three rounds, at most one after half a minute\n"
+    "  --ctx LIST          contexts of decode, e.g. 4K,64K,1M (default 2K,4K, ... 1M; --quick: 4K)\n"
+    "  --batch LIST        sequences decoded together at the first context (default 2,4, ... 64; --quick: 4)\n"
     "  --chunk LIST        rows of a prefill step (default 128,512; --quick: 128)\n"
+    "  --depth LIST        tokens before that step; it begins a sequence in any case (default 32K; --quick: none)\n"
     "  --rounds N          timings of each row, the median counts (default 5; --quick: 3)\n"
-    "  --only PREFIX       only rows whose name begins so: decode, prefill, indexer, attention\n"
+    "  --only PREFIX       only rows whose name begins so: machine, kv, decode, prefill, indexer, attention\n"
     "  --serving           the engine instead: replies together, a swarm over one prefix of --ctx tokens, a prompt\n"
     "                      beside a reply\n"
-    "  --json              a JSON array of rows: name, value, unit, roofline, seconds, bytes, flops\n"
-    "  --csv               the same as CSV\n";
+    "  --json              a JSON array of rows: name, value, unit, roofline, seconds, bytes, flops, ...\n"
+    "  --csv               the same as CSV\n"
+    "  --svg FILE          also draws decode speed by context and by batch, with the rooflines\n";
 
 static const char examples[] =
     "\n"
@@ -33,8 +36,16 @@ static const char examples[] =
     "  hadal bench --quick --json\n"
     "  hadal bench -m /models/flash4 --ctx 4K,64K --batch 1,16 --csv > speed.csv\n";
 
-enum { OPT_QUICK = 1, OPT_CTX_LIST, OPT_BATCH, OPT_CHUNK, OPT_ROUNDS, OPT_ONLY, OPT_JSON, OPT_CSV, OPT_SERVING };
-enum output { OUT_TABLE, OUT_JSON, OUT_CSV };
+enum {
+    OPT_QUICK = 1, OPT_CTX_LIST, OPT_BATCH, OPT_CHUNK, OPT_DEPTH, OPT_ROUNDS, OPT_ONLY, OPT_JSON, OPT_CSV, OPT_SVG,
+    OPT_SERVING,
+};
+enum format { OUT_TABLE, OUT_JSON, OUT_CSV };
+
+struct output {
+    enum format format;
+    const char *svg; /* NULL: no plot */
+};
 
 /* Comma-separated counts with an optional K or M (1024 and 1024^2). */
 static bool read_list(const char *text, int64_t max, int64_t *out, int *n)
@@ -44,7 +55,7 @@ static bool read_list(const char *text, int64_t max, int64_t *out, int *n)
         char *end;
         long long v = strtoll(at, &end, 10);
         int shift = *end == 'K' ? 10 : *end == 'M' ? 20 : 0;
-        if (end == at || v < 1 || v > max >> shift || *n == 16)
+        if (end == at || v < 1 || v > max >> shift || *n == BENCH_LIST_MAX - 1)
             return false;
         out[(*n)++] = (int64_t)v << shift;
         at = end + (shift != 0);
@@ -55,64 +66,22 @@ static bool read_list(const char *text, int64_t max, int64_t *out, int *n)
     }
 }
 
-static void print_table(const struct bench *b)
-{
-    printf("%-32s %12s %-9s %9s %10s %9s %9s\n", "", "", "", "roofline", "ms", "GB/s", "GFLOP/s");
-    for (int i = 0; i < b->n_rows; i++) {
-        const struct bench_row *r = &b->rows[i];
-        printf("%-32s %12.1f %-9s", r->name, r->value, r->unit);
-        if (r->roofline >= 0)
-            printf(" %8.2f  %10.3f %9.1f %9.1f", r->roofline, r->seconds * 1e3, r->bytes / r->seconds * 1e-9,
-                   r->flops / r->seconds * 1e-9);
-        printf("\n");
-    }
-}
-
-static void print_csv(const struct bench *b)
-{
-    printf("name,value,unit,roofline,seconds,bytes,flops\n");
-    for (int i = 0; i < b->n_rows; i++) {
-        const struct bench_row *r = &b->rows[i];
-        printf("%s,%.6g,%s,", r->name, r->value, r->unit);
-        if (r->roofline >= 0)
-            printf("%.4f,%.6g,%.0f,%.0f\n", r->roofline, r->seconds, r->bytes, r->flops);
-        else
-            printf(",,,\n");
-    }
-}
-
-static json_t *row_json(const struct bench_row *r)
-{
-    if (r->roofline < 0)
-        return json_pack("{s:s, s:f, s:s, s:n}", "name", r->name, "value", r->value, "unit", r->unit, "roofline");
-    return json_pack("{s:s, s:f, s:s, s:f, s:f, s:f, s:f}", "name", r->name, "value", r->value, "unit", r->unit,
-                     "roofline", r->roofline, "seconds", r->seconds, "bytes", r->bytes, "flops", r->flops);
-}
-
-static void print_json(const struct bench *b)
-{
-    json_t *rows = json_array();
-    for (int i = 0; i < b->n_rows; i++)
-        json_array_append_new(rows, row_json(&b->rows[i]));
-    json_dumpf(rows, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(7));
-    printf("\n");
-    json_decref(rows);
-}
-
 /* -1 to go on, otherwise the exit code. */
-static int take_option(struct bench *b, enum output *out, int c)
+static int take_option(struct bench *b, struct output *o, int c)
 {
     int64_t n;
     bool good = true;
     switch (c) {
     case OPT_QUICK: b->quick = true; return -1;
     case OPT_SERVING: b->serving = true; return -1;
+    case OPT_SVG: o->svg = optarg; return -1;
     case OPT_ONLY: b->only = optarg; return -1;
-    case OPT_JSON: *out = OUT_JSON; return -1;
-    case OPT_CSV: *out = OUT_CSV; return -1;
+    case OPT_JSON: o->format = OUT_JSON; return -1;
+    case OPT_CSV: o->format = OUT_CSV; return -1;
     case OPT_CTX_LIST: good = read_list(optarg, (int64_t)1 << 30, b->contexts, &b->n_contexts); break;
     case OPT_BATCH: good = read_list(optarg, 256, b->batches, &b->n_batches); break;
     case OPT_CHUNK: good = read_list(optarg, 1 << 16, b->chunks, &b->n_chunks); break;
+    case OPT_DEPTH: good = read_list(optarg, (int64_t)1 << 30, b->depths, &b->n_depths); break;
     case OPT_ROUNDS:
         if (!parse_int_arg("bench", "--rounds", optarg, 1, BENCH_ROUNDS_MAX, &n))
             return EXIT_USAGE;
@@ -131,53 +100,80 @@ static int take_option(struct bench *b, enum output *out, int c)
     return good ? -1 : usage_error("bench", "'%s' is no list of counts for this option", optarg);
 }
 
+static void powers(int64_t *list, int *n, int64_t from, int64_t to)
+{
+    for (*n = 0; from <= to; from *= 2)
+        list[(*n)++] = from;
+}
+
+/* What a first step of a sequence is: depth 0, before the others. */
+static void add_depth_0(struct bench *b)
+{
+    for (int i = b->n_depths++; i > 0; i--)
+        b->depths[i] = b->depths[i - 1];
+    b->depths[0] = 0;
+}
+
 static void defaults(struct bench *b)
 {
-    int64_t context = b->quick ? 2048 : 4096;
-    if (b->n_contexts == 0) {
-        b->contexts[b->n_contexts++] = context;
-        b->contexts[b->n_contexts] = 32768;
-        b->n_contexts += !b->quick;
-    }
-    if (b->n_batches == 0) {
-        b->batches[b->n_batches++] = 4;
-        b->batches[b->n_batches] = 16;
-        b->n_batches += !b->quick;
-    }
+    bool quick = b->quick;
+    if (b->n_contexts == 0)
+        powers(b->contexts, &b->n_contexts, quick ? 4096 : 2048, quick || b->serving ? 4096 : 1048576);
+    if (b->n_batches == 0)
+        powers(b->batches, &b->n_batches, quick ? 4 : 2, quick ? 4 : 64);
     if (b->n_chunks == 0) {
         b->chunks[b->n_chunks++] = 128;
         b->chunks[b->n_chunks] = 512;
-        b->n_chunks += !b->quick;
+        b->n_chunks += !quick;
     }
+    if (b->n_depths == 0 && !quick)
+        b->depths[b->n_depths++] = 32768;
+    add_depth_0(b);
     if (b->rounds == 0)
-        b->rounds = b->quick ? 3 : 5;
+        b->rounds = quick ? 3 : 5;
     for (int i = 0; i < b->n_chunks; i++)
         if (b->chunks[i] > b->args.model.max_rows)
             b->args.model.max_rows = (int)b->chunks[i];
 }
 
-static int run(struct bench *b, enum output out)
+static int measure(struct bench *b, struct err *e)
+{
+    if (b->serving)
+        return bench_serving(b, e);
+    int rc = bench_open(b, e);
+    return rc == HD_OK ? bench_model(b, e) : rc;
+}
+
+static int print(const struct bench *b, const struct output *o, struct err *e)
+{
+    if (o->format == OUT_JSON)
+        bench_print_json(b);
+    else if (o->format == OUT_CSV)
+        bench_print_csv(b);
+    else
+        bench_print_table(b);
+    return o->svg == NULL ? HD_OK : bench_write_svg(b, o->svg, e);
+}
+
+static int run(struct bench *b, const struct output *o)
 {
     struct err e = {0};
-    char *dir = model_find(b->args.dir, &e);
+    bool slice = b->args.dir == NULL && getenv("HADAL_MODEL") == NULL && !b->serving;
+    char *dir = slice ? bench_slice_make(b->args.model.n_threads, &e) : model_find(b->args.dir, &e);
     if (dir == NULL)
         return fail("bench", &e);
     b->dir = dir;
+    b->args.model.pack_in_memory |= slice; /* it is used once */
     defaults(b);
-    int rc = b->serving ? bench_serving(b, &e) : bench_open(b, &e);
-    if (rc == HD_OK && !b->serving)
-        rc = bench_model(b, &e);
+    int rc = measure(b, &e);
     bench_close(b);
-    free(dir);
-    if (rc != HD_OK)
-        return fail("bench", &e);
-    if (out == OUT_JSON)
-        print_json(b);
-    else if (out == OUT_CSV)
-        print_csv(b);
+    if (rc == HD_OK)
+        rc = print(b, o, &e);
+    if (slice)
+        bench_slice_remove(dir);
     else
-        print_table(b);
-    return EXIT_DONE;
+        free(dir);
+    return rc == HD_OK ? EXIT_DONE : fail("bench", &e);
 }
 
 int cmd_bench(int argc, char **argv)
@@ -193,11 +189,13 @@ int cmd_bench(int argc, char **argv)
         {"serving", no_argument, NULL, OPT_SERVING},
         {"json", no_argument, NULL, OPT_JSON},
         {"csv", no_argument, NULL, OPT_CSV},
+        {"depth", required_argument, NULL, OPT_DEPTH},
+        {"svg", required_argument, NULL, OPT_SVG},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     static struct bench b;
-    enum output out = OUT_TABLE;
+    struct output out = {0};
     int rc = -1;
     model_args_init(&b.args);
     optind = 1;
@@ -205,5 +203,5 @@ int cmd_bench(int argc, char **argv)
         rc = take_option(&b, &out, c);
     if (rc < 0 && optind < argc)
         rc = usage_error("bench", "'%s' is not an option", argv[optind]);
-    return rc < 0 ? run(&b, out) : rc;
+    return rc < 0 ? run(&b, &out) : rc;
 }

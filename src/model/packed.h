@@ -1,13 +1,13 @@
 /* packed: a file that holds a checkpoint's matrices in the device's own layout, made once and mapped from then on, so
  * that memory never holds a matrix twice and the next open reads nothing but headers.
  *
- *   head      magic, format and layout versions, fingerprint of the checkpoint, counts, checksum (XXH3) of head and index
- *   index     one section a matrix, in the order of weights_each_matrix: hash of its name, shape, place, checksum
+ *   head      magic, format and layout versions, fingerprint of the checkpoint, counts, checksum (XXH3) of head and
+ *   index index     one section a matrix, in the order of weights_each_matrix: hash of its name, shape, place, checksum
  *   sections  each 64-byte aligned, as ops->pack wrote it; a section of 0 bytes says: runs as it is stored
  *
  * Numbers are little-endian. A file fits a checkpoint whose files have the names, sizes, times and tensors that the
- * fingerprint was taken of. It is written without a name (or under a temporary one), synced and renamed, so there is the
- * whole file or none. Opening checks the file's size, head, index and shapes; packed_verify reads everything.
+ * fingerprint was taken of. It is written without a name (or under a temporary one), synced and renamed, so there is
+ * the whole file or none. Opening checks the file's size, head, index and shapes; packed_verify reads everything.
  */
 #ifndef HADAL_MODEL_PACKED_H
 #define HADAL_MODEL_PACKED_H
@@ -38,8 +38,8 @@ struct packed_index {
     const uint8_t *sections; /* [n_sections] of struct packed_section, unaligned; in the file's bytes */
 };
 
-/* Takes apart the bytes of a whole file. HD_EFORMAT when they are not one, or damaged outside of the sections' contents.
- * Exposed for the fuzzer. */
+/* Takes apart the bytes of a whole file. HD_EFORMAT when they are not one, or damaged outside of the sections'
+ * contents. Exposed for the fuzzer. */
 int packed_parse(struct packed_index *x, const uint8_t *data, size_t n, const char *path, struct err *e);
 struct packed_section packed_section_of(const struct packed_index *x, uint64_t i);
 /* Checksum of head and index, and of a section's contents. */

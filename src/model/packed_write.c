@@ -1,5 +1,5 @@
-/* Writing a packed file: matrices in order, each packed by all threads, through a buffer that writes large aligned pieces
- * (the kernel then keeps the file in large pages). The file has no name until it is whole. */
+/* Writing a packed file: matrices in order, each packed by all threads, through a buffer that writes large aligned
+ * pieces (the kernel then keeps the file in large pages). The file has no name until it is whole. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -298,6 +298,18 @@ double plan_prefill_flops(const struct plan *p, int64_t n)
     return sum;
 }
 
+double plan_chunk_flops(const struct plan *p, int64_t depth, int64_t n, double *index)
+{
+    double head = 2.0 * (double)p->part[PART_HEAD].active;
+    double sum = (plan_linear_flops(p) - head) * (double)n + head;
+    *index = 0;
+    for (int64_t context = depth + 1; context <= depth + n; context++) {
+        sum += plan_attn_flops(p, context);
+        *index += context / 4 > p->cfg.index_topk ? plan_index_flops(p, context) : 0;
+    }
+    return sum;
+}
+
 /* ---------------------------------------------------------------- several sequences */
 
 double plan_distinct_experts(const struct plan *p, int batch)
@@ -398,9 +410,9 @@ int plan_refuse(const struct plan *p, const char *name, uint64_t memory_bytes, s
     char need[24], have[24], experts[24], rest[24], kv[24];
     uint64_t expert_bytes = p->part[PART_EXPERTS].bytes;
     return err_set(e, HD_ENOMEM,
-                   "%s: does not fit into memory: routed experts %s, the other weights %s and the KV cache of %lld tokens "
-                   "%s need %s, there are %s%s; 'hadal plan -m %s' shows every component; a machine with more memory, or "
-                   "--memory with a larger number of GB to run from disk, very slowly",
+                   "%s: does not fit into memory: routed experts %s, the other weights %s and the KV cache of %lld "
+                   "tokens %s need %s, there are %s%s; 'hadal plan -m %s' shows every component; a machine with more "
+                   "memory, or --memory with a larger number of GB to run from disk, very slowly",
                    name, plan_bytes_text(experts, (double)expert_bytes),
                    plan_bytes_text(rest, (double)(f.weight_bytes - expert_bytes)), (long long)context,
                    plan_bytes_text(kv, (double)f.kv_bytes), plan_bytes_text(need, (double)f.need_bytes),
@@ -416,7 +428,8 @@ double plan_equivalent_flops(const struct plan *p, int64_t context)
 }
 
 /* 61 layers, 37 billion active parameters; attention over 2,048 selected tokens with 128 heads of 576 key and 512 value
- * dims; an FP8 indexer of 64 heads x 128 over every token; 656 bytes of latent and 132 of index key a token and layer. */
+ * dims; an FP8 indexer of 64 heads x 128 over every token; 656 bytes of latent and 132 of index key a token and layer.
+ * */
 double v32_equivalent_flops(int64_t context)
 {
     double linear = 2 * 37e9;

@@ -1,9 +1,9 @@
 /* plan: what a model asks of a machine - bytes of weights and KV, bytes and FLOPs per decoded token - from its
  * configuration alone. docs/NUMERICS.md describes the formats whose bytes are counted here.
  *
- * Idea: walk the tensors that a checkpoint of this configuration has, once, and keep sums per part of the model: resident
- * bytes, bytes read for one decoded token, parameters active in one token (each one multiply-accumulate). Everything else
- * is arithmetic on these sums and on the number of visible rows.
+ * Idea: walk the tensors that a checkpoint of this configuration has, once, and keep sums per part of the model:
+ * resident bytes, bytes read for one decoded token, parameters active in one token (each one multiply-accumulate).
+ * Everything else is arithmetic on these sums and on the number of visible rows.
  *
  * "context" is the number of tokens a query sees, itself included. FLOPs count a multiply-accumulate as two.
  */
@@ -75,6 +75,8 @@ double plan_flops(const struct plan *p, int64_t context);          /* the three 
 uint64_t plan_kv_read_bytes(const struct plan *p, int64_t context);
 /* FLOPs of a whole prompt of n tokens, the output head left out. */
 double plan_prefill_flops(const struct plan *p, int64_t n);
+/* FLOPs of n tokens after `depth` others, the head once, the indexer's in *index (0 where all entries are selected). */
+double plan_chunk_flops(const struct plan *p, int64_t depth, int64_t n, double *index);
 
 /* ---------------------------------------------------------------- a step of several sequences */
 

@@ -1,4 +1,5 @@
-/* Packed weights: the same bits as packing in memory, and what happens when file, checkpoint or disk are not as they should. */
+/* Packed weights: the same bits as packing in memory, and what happens when file, checkpoint or disk are not as they
+ * should. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

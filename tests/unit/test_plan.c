@@ -327,6 +327,23 @@ static void fit_finds_the_limits(void **state)
     assert_int_equal(f.context_max, 1048576);
 }
 
+/* A prompt in chunks is the prompt: only the head counts once a chunk. */
+static void chunk_flops(void **state)
+{
+    (void)state;
+    struct plan p = plan_of("flash", false);
+    double index, sum = 0, indexer = 0;
+    for (int64_t depth = 0; depth < 8192; depth += 512) {
+        sum += plan_chunk_flops(&p, depth, 512, &index) - 2.0 * (double)p.part[PART_HEAD].active;
+        assert_true((index > 0) == (depth >= 2048)); /* below, all 512 entries are selected unscored */
+        indexer += index;
+    }
+    double want = plan_prefill_flops(&p, 8192);
+    for (int64_t context = 1; context < 2052; context++) /* 2052: the first context of 513 entries */
+        want -= plan_index_flops(&p, context);
+    assert_true(fabs((sum + indexer) / want - 1) < 1e-12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +357,7 @@ int main(void)
         cmocka_unit_test(distinct_experts_of_a_batch),
         cmocka_unit_test(flops_per_token),
         cmocka_unit_test(prefill_flops),
+        cmocka_unit_test(chunk_flops),
         cmocka_unit_test(kv_memory),
         cmocka_unit_test(constants_of_a_sequence),
         cmocka_unit_test(engine_memory),

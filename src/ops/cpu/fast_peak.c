@@ -3,7 +3,7 @@
 
 #include <time.h>
 
-#include "ops/cpu/fast_kern.h"
+#include "ops/cpu/fast_decl.h"
 
 static double cpu_seconds(void)
 {
@@ -65,20 +65,39 @@ static double rate_of(struct pool *p, struct peak_job *j, int n, void (*fn)(void
     return 1e9 / (double)(now_ns() - t);
 }
 
+/* The level's table that multiplies fp32 where its best one multiplies bf16. */
+static const struct fast_kern *fp32_table(enum cpu_isa isa)
+{
+#if defined(__x86_64__)
+    if (isa >= ISA_AVX512)
+        return &fast_kern_avx512;
+#endif
+    return fast_kern_for(isa);
+}
+
+static double sum_of(const double *v)
+{
+    double sum = 0;
+    for (int i = 0; i < BURN_TASKS; i++)
+        sum += v[i];
+    return sum;
+}
+
+static double burn_rate(struct pool *p, struct peak_job *j, void (*fn)(void *, int, int))
+{
+    double turns_per_s = rate_of(p, j, BURN_TASKS, fn);
+    return turns_per_s * sum_of(j->work);
+}
+
 struct fast_peaks fast_peaks_measure(struct pool *p, enum cpu_isa isa, const void *mem, size_t bytes)
 {
     struct peak_job j = {.k = fast_kern_for(isa), .mem = mem};
     struct fast_peaks r;
     int parts = (int)(bytes / READ_PART);
     r.read = (double)parts * READ_PART * rate_of(p, &j, parts, read_task);
-    double flops = rate_of(p, &j, BURN_TASKS, flops_task), sum = 0;
-    for (int i = 0; i < BURN_TASKS; i++)
-        sum += j.work[i];
-    r.flops = flops * sum;
-    double ops = rate_of(p, &j, BURN_TASKS, bytes_task);
-    sum = 0;
-    for (int i = 0; i < BURN_TASKS; i++)
-        sum += j.work[i];
-    r.int8_ops = ops * sum;
+    r.flops = burn_rate(p, &j, flops_task);
+    r.int8_ops = burn_rate(p, &j, bytes_task);
+    j.k = fp32_table(isa);
+    r.fp32_flops = j.k == fast_kern_for(isa) ? r.flops : burn_rate(p, &j, flops_task);
     return r;
 }

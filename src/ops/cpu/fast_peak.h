@@ -12,7 +12,8 @@ double fast_peak_flops(enum cpu_isa isa);
 
 /* All threads of a pool, by the clock. */
 struct fast_peaks {
-    double read, flops, int8_ops; /* bytes/s, FLOP/s, byte multiply-add OP/s */
+    double read, flops, int8_ops; /* bytes/s, FLOP/s (bf16 where the level has it), byte multiply-add OP/s */
+    double fp32_flops;
 };
 struct fast_peaks fast_peaks_measure(struct pool *p, enum cpu_isa isa, const void *mem, size_t bytes);
 
