@@ -166,7 +166,6 @@ static void put_kept(struct engine *e, struct kv_seq *seq, struct ids tokens, co
         state_drop_kept(e);
     e->users.list[j->user].n_refs++;
     cache_touch(&e->cache, j->node);
-    tier_offer(e, j->node);
     e->kept[e->n_kept++] = (struct kept){seq, tokens, j->user, j->node, ++e->cache.clock};
 }
 
@@ -193,6 +192,7 @@ static struct ids fed_tokens(const struct job *j)
 
 void state_keep_prompt(struct engine *e, const struct job *j)
 {
+    tier_offer(e, j->node);
     if (e->max_kept == 0 || is_kept(e, j))
         return;
     struct kv_seq *seq = copy_of(e, j->seq, j->node);
@@ -210,6 +210,7 @@ void state_keep(struct engine *e, struct job *j)
         state_drop(e, j);
         return;
     }
+    tier_offer(e, j->node);
     put_kept(e, j->seq, fed_tokens(j), j);
     j->seq = NULL;
     j->node = CACHE_NONE;

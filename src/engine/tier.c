@@ -26,10 +26,12 @@ static struct spill_place place_of(const struct engine *e, int32_t node)
     };
 }
 
-/* Where conversations go on or part, and now and then between. */
-static bool tail_is_worth_it(const struct cache_node *n)
+/* Where conversations end or part, and now and then between. */
+static bool tail_is_worth_it(const struct engine *e, int32_t node)
 {
-    return n->tail != CACHE_NONE && (n->n_children != 1 || n->pinned || n->depth % TAIL_EVERY == 0);
+    const struct cache_node *n = &e->cache.nodes[node];
+    return n->tail != CACHE_NONE &&
+           (e->tier.wants_tail[node] || n->n_children != 1 || n->pinned || n->depth % TAIL_EVERY == 0);
 }
 
 /* ---------------------------------------------------------------- to the disk */
@@ -86,8 +88,9 @@ void tier_offer(struct engine *e, int32_t node)
     while (n > 0) { /* parents first: they are saved before what builds on them */
         int32_t i = e->path[--n];
         spill_touch(t->spill, t->key[i]);
+        t->wants_tail[i] = i == node || tail_is_worth_it(e, i);
         if (spill_takes(t->spill, t->key[i], SPILL_PAGE) ||
-            (tail_is_worth_it(&e->cache.nodes[i]) && spill_takes(t->spill, t->key[i], SPILL_TAIL)))
+            (tail_is_worth_it(e, i) && spill_takes(t->spill, t->key[i], SPILL_TAIL)))
             enqueue(t, i);
     }
 }
@@ -106,7 +109,7 @@ static enum spill_answer save(struct engine *e, int32_t node, enum spill_kind ki
 static enum spill_answer save_node(struct engine *e, int32_t node)
 {
     enum spill_answer a = save(e, node, SPILL_PAGE);
-    return a == SPILL_TAKEN && tail_is_worth_it(&e->cache.nodes[node]) ? save(e, node, SPILL_TAIL) : a;
+    return a == SPILL_TAKEN && tail_is_worth_it(e, node) ? save(e, node, SPILL_TAIL) : a;
 }
 
 void tier_send(struct engine *e)
@@ -124,7 +127,7 @@ static void on_leaving(void *engine, int32_t node, bool tail_only)
 {
     struct engine *e = engine;
     struct tier *t = &e->tier;
-    if (t->spill == NULL || (tail_only && !tail_is_worth_it(&e->cache.nodes[node])))
+    if (t->spill == NULL || (tail_only && !tail_is_worth_it(e, node)))
         return;
     name_path(e, node);
     if ((tail_only ? save(e, node, SPILL_TAIL) : save_node(e, node)) != SPILL_TAKEN)
@@ -132,6 +135,7 @@ static void on_leaving(void *engine, int32_t node, bool tail_only)
     if (tail_only)
         return;
     unqueue(t, node);
+    t->wants_tail[node] = false;
     t->key[node] = (struct spill_key){0, 0};
 }
 
@@ -310,6 +314,7 @@ static void free_arrays(struct tier *t)
     free(t->next);
     free(t->before);
     free(t->queued);
+    free(t->wants_tail);
     *t = (struct tier){0};
 }
 
@@ -323,9 +328,10 @@ int tier_open(struct engine *e, const struct engine_options *o, struct err *err)
         return err_set(err, HD_EARG, "a disk cache needs the prefix cache");
     *t = (struct tier){.key = calloc(n, sizeof *t->key), .next = calloc(n, sizeof *t->next),
                        .before = calloc(n, sizeof *t->before), .queued = calloc(n, sizeof *t->queued),
+                       .wants_tail = calloc(n, sizeof *t->wants_tail),
                        .first = CACHE_NONE, .last = CACHE_NONE};
     int rc = HD_OK;
-    if (t->key == NULL || t->next == NULL || t->before == NULL || t->queued == NULL)
+    if (t->key == NULL || t->next == NULL || t->before == NULL || t->queued == NULL || t->wants_tail == NULL)
         rc = err_set(err, HD_ENOMEM, "no memory for the disk cache");
     struct spill_options so = options_of(e, o);
     if (rc == HD_OK)

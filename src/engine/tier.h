@@ -13,7 +13,7 @@ struct tier {
     struct spill *spill; /* NULL: there is no disk tier; then nothing here does anything */
     struct spill_key *key;  /* of each node of the cache; 0, 0: not computed yet */
     int32_t *next, *before; /* nodes to be saved, in order */
-    bool *queued;
+    bool *queued, *wants_tail; /* wants_tail: was worth saving its tail when it was offered */
     int32_t first, last;
     uint64_t n_dropped, n_tokens_loaded;
 };

@@ -1,11 +1,13 @@
 /* The real scheduler, cache and job handling over a device without mathematics, in seeded worlds: random arrivals that
- * share beginnings, conversations that go on, cancels, releases, deadlines, failing steps, few pages, few tails.
+ * share beginnings, conversations that go on, cancels, releases, deadlines, failing steps, few pages, few tails; a disk
+ * tier over a disk that is slow, small, full, fails and forgets, restarts in order and by a kill.
  *
  * After every round: each page's references are those of sequences and cache nodes, no more and no fewer; tails belong to
  * one node each; no job is starved; idle sequences hold nothing. At each job's end: its tokens are those of greedy
  * decoding alone, its usage counts them, and it ended once. SEED=N STEPS=N repeats a failure (`make sim`). */
 #include "engine/job.h"
 #include "fake_device.h"
+#include "fake_disk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,13 +26,23 @@ struct world {
     struct rng rng;
     uint64_t seed, step;
     struct fake_device device;
+    struct fake_disk disk;
+    bool has_disk;
+    int n_pages, n_tails, max_rows, damage; /* damage: one round in so many turns a bit on the disk; 0: none */
+    struct engine_options options;
     struct engine *engine;
     struct watched jobs[JOBS_MAX];
     struct ids text[N_TEXTS]; /* what prompts begin with; replies extend them now and then */
     int64_t context;
     bool faults;
     int long_replies; /* one in so many */
-    uint64_t n_submitted, n_ended, n_failed_steps, n_reused, n_refused, put_back, evicted, tails_evicted;
+    uint64_t n_submitted, n_ended, n_failed_steps, n_reused, n_refused;
+    struct totals *totals;
+};
+
+/* Of all worlds. */
+struct totals {
+    uint64_t jobs, reused, put_back, evicted, failed, tails, restarts, disk_hits, loaded, saved, damaged, disk_errors;
 };
 
 static struct tokenizer *tokenizer;
@@ -238,20 +250,34 @@ static void check_job(struct world *w, const struct job *j, bool stepped)
     MUST(w, since <= (uint64_t)e->max_running);
 }
 
+static void check_loading(struct world *w, const struct job *j)
+{
+    const struct engine *e = w->engine;
+    const struct tier_load *l = &j->load;
+    MUST(w, j->seq == NULL && l->keys != NULL && l->from <= l->depth && l->depth <= l->asked && l->asked <= l->target);
+    MUST(w, l->depth == (l->node == CACHE_NONE ? 0 : e->cache.nodes[l->node].depth));
+    for (int32_t i = l->node; i != CACHE_NONE; i = e->cache.nodes[i].parent)
+        MUST(w, e->cache.nodes[i].user == j->user && e->cache.nodes[i].n_active > 0);
+}
+
 static void check_engine(struct world *w, bool stepped)
 {
     const struct engine *e = w->engine;
     check_pages(w);
     cache_check(&e->cache);
-    MUST(w, e->running.n <= e->max_running);
+    MUST(w, e->running.n + e->loading.n <= e->max_running);
     for (int i = 0; i < e->running.n; i++)
         check_job(w, e->running.at[i], stepped);
-    int n_jobs = 0, n_refs = e->running.n + e->waiting.n + e->n_kept;
+    for (int i = 0; i < e->loading.n; i++)
+        check_loading(w, e->loading.at[i]);
+    if (e->tier.spill != NULL)
+        spill_check(e->tier.spill);
+    int n_jobs = 0, n_refs = e->running.n + e->loading.n + e->waiting.n + e->n_kept;
     for (int i = 0; i < e->users.n; i++) {
         n_jobs += e->users.list[i].n_jobs;
         n_refs -= e->users.list[i].n_refs;
     }
-    MUST(w, n_jobs == e->running.n + e->waiting.n && n_refs == 0);
+    MUST(w, n_jobs == e->running.n + e->loading.n + e->waiting.n && n_refs == 0);
 }
 
 static void round_once(struct world *w)
@@ -260,6 +286,8 @@ static void round_once(struct world *w)
     if (w->faults && below(w, 300) == 0)
         w->device.fail_code = below(w, 3) > 0 ? HD_ENOMEM : HD_EIO;
     w->n_failed_steps += w->device.fail_code != 0;
+    if (w->damage > 0 && below(w, w->damage) == 0)
+        fake_disk_damage(&w->disk);
     if (below(w, 8) == 0) /* as measured times may leave it */
         w->engine->budget.rows = below(w, 2) == 0 ? w->engine->budget.rows_max : 1 + below(w, w->engine->budget.rows_max);
     engine_round(w->engine);
@@ -269,23 +297,45 @@ static void round_once(struct world *w)
 
 /* ---------------------------------------------------------------- a life */
 
-static void open_world(struct world *w, uint64_t seed)
+static void open_engine(struct world *w)
 {
-    static const int row_counts[] = {1, 2, 8, 64, 200, 512};
     static const int32_t eos[1] = {FAKE_EOS};
     struct request_env env = {.tokenizer = tokenizer, .n_vocab = FAKE_VOCAB};
-    *w = (struct world){.rng = {seed}, .seed = seed};
-    fake_device_init(&w->device, 4 + below(w, 80), below(w, 3) == 0 ? below(w, 4) : below(w, 100),
-                     row_counts[below(w, (int)COUNT_OF(row_counts))]);
-    w->context = w->device.n_pages * KV_PAGE_TOKENS;
+    struct err e = {0};
+    fake_device_init(&w->device, w->n_pages, w->n_tails, w->max_rows);
+    w->options.cache_disk = w->has_disk ? fake_disk_open(&w->disk) : NULL;
+    if (engine_create(&w->engine, fake_runner(&w->device, w->context), &env, eos, 1, &w->options, &e) != HD_OK)
+        die(w, e.msg);
+}
+
+static void make_disk(struct world *w)
+{
+    fake_disk_init(&w->disk, w->seed);
+    w->has_disk = below(w, 3) > 0;
+    w->options.cache_disk_bytes = 50000 + (uint64_t)below(w, below(w, 2) == 0 ? 200000 : 4000000);
+    w->disk.late_one_in = below(w, 4) == 0 ? 0 : 1 + (uint32_t)below(w, 4);
+    w->disk.late_one_in = w->disk.late_one_in == 1 ? 2 : w->disk.late_one_in;
+    w->disk.fail_one_in = below(w, 2) == 0 ? 0 : 5 + (uint32_t)below(w, 300);
+    w->disk.capacity = below(w, 3) == 0 ? 20000 + (uint64_t)below(w, 500000) : 0;
+    w->damage = below(w, 2) == 0 ? 0 : 1 + below(w, 100);
+}
+
+static void open_world(struct world *w, uint64_t seed, struct totals *totals)
+{
+    static const int row_counts[] = {1, 2, 8, 64, 200, 512};
+    *w = (struct world){.rng = {seed}, .seed = seed, .totals = totals};
+    w->n_pages = 4 + below(w, 80);
+    w->n_tails = below(w, 3) == 0 ? below(w, 4) : below(w, 100);
+    w->max_rows = row_counts[below(w, (int)COUNT_OF(row_counts))];
+    w->context = w->n_pages * KV_PAGE_TOKENS;
     w->context = w->context < 2200 ? w->context : 2200;
-    struct engine_options o = {.max_running = 1 + below(w, 8), .max_waiting = 2 + below(w, 20), .n_keep = below(w, 4) - 1,
-                               .prefill_rows = below(w, 2) == 0 ? 0 : 1 + below(w, 64), .max_step_ms = -1,
-                               .max_waiting_user = below(w, 2) == 0 ? 0 : 1 + below(w, 4)};
+    w->options = (struct engine_options){.max_running = 1 + below(w, 8), .max_waiting = 2 + below(w, 20),
+                                         .n_keep = below(w, 4) - 1,
+                                         .prefill_rows = below(w, 2) == 0 ? 0 : 1 + below(w, 64)};
     w->faults = below(w, 2) == 0;
     w->long_replies = 1 + below(w, 8);
-    if (engine_create(&w->engine, fake_runner(&w->device, w->context), &env, eos, 1, &o, NULL) != HD_OK)
-        die(w, "engine_create");
+    make_disk(w);
+    open_engine(w);
     for (int i = 0; i < N_TEXTS; i++)
         add_random(w, &w->text[i], below(w, 3) == 0 ? KV_PAGE_TOKENS * (1 + below(w, 8)) : 1 + below(w, 1000));
 }
@@ -295,35 +345,77 @@ static bool all_ended(const struct world *w)
     for (int i = 0; i < JOBS_MAX; i++)
         if (w->jobs[i].job != NULL)
             return false;
-    return w->engine->running.n == 0 && w->engine->waiting.n == 0;
+    return w->engine->running.n == 0 && w->engine->waiting.n == 0 && w->engine->loading.n == 0;
 }
 
-static void close_world(struct world *w)
+static void count(struct world *w)
+{
+    struct totals *t = w->totals;
+    struct engine_stats s;
+    engine_read_stats(w->engine, &s);
+    t->put_back += s.put_back;
+    t->evicted += s.pages_evicted;
+    t->tails += s.tails_evicted;
+    t->disk_hits += s.hits_disk;
+    t->loaded += s.disk.pages_loaded;
+    t->saved += s.disk.pages_saved;
+    t->damaged += s.disk.damaged;
+    t->disk_errors += s.disk.read_errors + s.disk.write_errors;
+}
+
+static void close_engine(struct world *w)
 {
     for (int i = 0; !all_ended(w); i++) {
         if (i == DRAIN_ROUNDS_MAX)
             die(w, "some job never ends");
         round_once(w);
     }
-    MUST(w, w->n_submitted == w->n_ended && w->device.n_out_of_pages == 0);
-    w->put_back = w->engine->counts.put_back;
-    w->evicted = w->engine->cache.n_evicted;
-    w->tails_evicted = w->engine->cache.n_tails_evicted;
+    MUST(w, w->device.n_out_of_pages == 0);
+    count(w);
     engine_destroy(w->engine);
     MUST(w, w->device.closed);
     fake_device_free(&w->device);
+}
+
+/* In order, or killed: then nothing reaches the disk from some write on, which is done by half. */
+static void restart(struct world *w)
+{
+    if (below(w, 2) == 0)
+        w->disk.writes_to_death = below(w, 8);
+    for (int i = 0; i < JOBS_MAX; i++)
+        if (w->jobs[i].job != NULL) {
+            forget(&w->jobs[i]);
+            w->n_ended++;
+        }
+    close_engine(w);
+    w->disk.dead = false;
+    w->disk.writes_to_death = -1;
+    w->totals->restarts++;
+    open_engine(w);
+}
+
+static void close_world(struct world *w)
+{
+    close_engine(w);
+    MUST(w, w->n_submitted == w->n_ended);
+    w->totals->jobs += w->n_submitted;
+    w->totals->reused += w->n_reused;
+    w->totals->failed += w->n_failed_steps;
+    fake_disk_free(&w->disk);
     for (int i = 0; i < N_TEXTS; i++)
         ids_free(&w->text[i]);
 }
 
 static void live(struct world *w, uint64_t steps)
 {
-    int rate = 1 + below(w, 12), trouble = 20 + below(w, 200);
+    int rate = 1 + below(w, 12), trouble = 20 + below(w, 200), restarts = 200 + below(w, 2000);
     for (w->step = 0; w->step < steps; w->step++) {
         if (below(w, rate) == 0)
             submit(w);
         if (below(w, trouble) == 0)
             disturb(w);
+        if (below(w, restarts) == 0)
+            restart(w);
         round_once(w);
     }
     close_world(w);
@@ -337,31 +429,31 @@ static uint64_t number_from(const char *name, uint64_t otherwise)
 
 int main(void)
 {
-    enum { N_WORLDS = 40, STEPS = 2000 };
+    enum { N_WORLDS = 100, STEPS = 2000 };
     uint64_t seed = number_from("SEED", 0), steps = number_from("STEPS", STEPS), n = seed == 0 ? N_WORLDS : 1;
     struct err e = {0};
     if (tokenizer_open(&tokenizer, "models/tiny", &e) != HD_OK) {
         printf("not ok 1 - %s\n", e.msg);
         return 1;
     }
-    uint64_t jobs = 0, reused = 0, put_back = 0, evicted = 0, failed = 0, tails = 0;
+    struct totals t = {0};
     static struct world w;
     for (uint64_t i = 0; i < n; i++) {
-        open_world(&w, seed == 0 ? i + 1 : seed);
+        open_world(&w, seed == 0 ? i + 1 : seed, &t);
         live(&w, steps);
-        jobs += w.n_submitted;
-        reused += w.n_reused;
-        failed += w.n_failed_steps;
-        put_back += w.put_back;
-        evicted += w.evicted;
-        tails += w.tails_evicted;
     }
     tokenizer_close(&tokenizer);
     printf("# %llu worlds of %llu rounds: %llu jobs, %llu tokens reused, %llu put back, %llu pages and %llu tails "
-           "evicted, %llu steps failed\n", (unsigned long long)n, (unsigned long long)steps, (unsigned long long)jobs,
-           (unsigned long long)reused, (unsigned long long)put_back, (unsigned long long)evicted,
-           (unsigned long long)tails, (unsigned long long)failed);
-    bool all_seen = seed != 0 || (reused > 0 && put_back > 0 && evicted > 0 && tails > 0 && failed > 0);
+           "evicted, %llu steps failed\n", (unsigned long long)n, (unsigned long long)steps, (unsigned long long)t.jobs,
+           (unsigned long long)t.reused, (unsigned long long)t.put_back, (unsigned long long)t.evicted,
+           (unsigned long long)t.tails, (unsigned long long)t.failed);
+    printf("# disk: %llu restarts, %llu pages saved, %llu loaded, %llu requests served from it, %llu records damaged, "
+           "%llu operations failed\n", (unsigned long long)t.restarts, (unsigned long long)t.saved,
+           (unsigned long long)t.loaded, (unsigned long long)t.disk_hits, (unsigned long long)t.damaged,
+           (unsigned long long)t.disk_errors);
+    bool all_seen = t.reused > 0 && t.put_back > 0 && t.evicted > 0 && t.tails > 0 && t.failed > 0 && t.restarts > 0 &&
+                    t.disk_hits > 0 && t.damaged > 0 && t.disk_errors > 0;
+    all_seen = all_seen || seed != 0;
     printf("%sok 1 - %s\n", all_seen ? "" : "not ", all_seen ? "simulated worlds" : "something never happened");
     return all_seen ? 0 : 1;
 }
