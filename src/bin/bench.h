@@ -34,7 +34,7 @@ struct bench_row {
 struct bench {
     struct model_args args;
     const char *dir;
-    bool quick, serving;
+    bool quick, serving, http;
     const char *only; /* rows whose name begins so; NULL: all */
     int rounds;
     int64_t contexts[BENCH_LIST_MAX], batches[BENCH_LIST_MAX], chunks[BENCH_LIST_MAX], depths[BENCH_LIST_MAX];
@@ -79,6 +79,8 @@ int bench_model(struct bench *b, struct err *e);
 int bench_ops(struct bench *b, const struct config *c, struct err *e);
 /* The engine under many requests (bench_serving.c), instead of the others; the prefix has contexts[0] tokens. */
 int bench_serving(struct bench *b, struct err *e);
+/* What the HTTP server adds to the engine (bench_http.c), instead of the others. */
+int bench_http(struct bench *b, struct err *e);
 
 /* A small checkpoint of Flash's widths with every kind of layer, in a new temporary folder (malloc'd), and its removal.
  * */

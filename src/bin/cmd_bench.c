@@ -26,6 +26,7 @@ static const char help[] =
     "  --only PREFIX       only rows whose name begins so: machine, kv, decode, prefill, indexer, attention\n"
     "  --serving           the engine instead: replies together, a swarm over one prefix of --ctx tokens, a prompt\n"
     "                      beside a reply\n"
+    "  --http              the HTTP server instead: what it adds to a request and a token, streams at the same time\n"
     "  --json              a JSON array of rows: name, value, unit, roofline, seconds, bytes, flops, ...\n"
     "  --csv               the same as CSV\n"
     "  --svg FILE          also draws decode speed by context and by batch, with the rooflines\n";
@@ -38,7 +39,7 @@ static const char examples[] =
 
 enum {
     OPT_QUICK = 1, OPT_CTX_LIST, OPT_BATCH, OPT_CHUNK, OPT_DEPTH, OPT_ROUNDS, OPT_ONLY, OPT_JSON, OPT_CSV, OPT_SVG,
-    OPT_SERVING,
+    OPT_SERVING, OPT_HTTP,
 };
 enum format { OUT_TABLE, OUT_JSON, OUT_CSV };
 
@@ -74,6 +75,7 @@ static int take_option(struct bench *b, struct output *o, int c)
     switch (c) {
     case OPT_QUICK: b->quick = true; return -1;
     case OPT_SERVING: b->serving = true; return -1;
+    case OPT_HTTP: b->http = true; return -1;
     case OPT_SVG: o->svg = optarg; return -1;
     case OPT_ONLY: b->only = optarg; return -1;
     case OPT_JSON: o->format = OUT_JSON; return -1;
@@ -138,6 +140,8 @@ static void defaults(struct bench *b)
 
 static int measure(struct bench *b, struct err *e)
 {
+    if (b->http)
+        return bench_http(b, e);
     if (b->serving)
         return bench_serving(b, e);
     int rc = bench_open(b, e);
@@ -158,7 +162,7 @@ static int print(const struct bench *b, const struct output *o, struct err *e)
 static int run(struct bench *b, const struct output *o)
 {
     struct err e = {0};
-    bool slice = b->args.dir == NULL && getenv("HADAL_MODEL") == NULL && !b->serving;
+    bool slice = b->args.dir == NULL && getenv("HADAL_MODEL") == NULL && !b->serving && !b->http;
     char *dir = slice ? bench_slice_make(b->args.model.n_threads, &e) : model_find(b->args.dir, &e);
     if (dir == NULL)
         return fail("bench", &e);
@@ -187,6 +191,7 @@ int cmd_bench(int argc, char **argv)
         {"rounds", required_argument, NULL, OPT_ROUNDS},
         {"only", required_argument, NULL, OPT_ONLY},
         {"serving", no_argument, NULL, OPT_SERVING},
+        {"http", no_argument, NULL, OPT_HTTP},
         {"json", no_argument, NULL, OPT_JSON},
         {"csv", no_argument, NULL, OPT_CSV},
         {"depth", required_argument, NULL, OPT_DEPTH},

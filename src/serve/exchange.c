@@ -400,5 +400,4 @@ void exchange_gone(struct exchange *x)
     x->cancelled = true;
     buf_clear(&x->out); /* nobody reads it */
     x->n_sent = 0;
-    atomic_store(&x->woken, true);
 }

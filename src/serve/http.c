@@ -35,7 +35,6 @@ static ssize_t send_more(void *arg, uint64_t pos, char *to, size_t n_max)
     if (n == 0) {
         x->suspended = true;
         MHD_suspend_connection(x->connection);
-        http_wake(x); /* the engine may have more already: its events wait while the client is slow */
         return 0;
     }
     n = n < n_max ? n : n_max;
@@ -85,8 +84,6 @@ static enum MHD_Result send_response(struct exchange *x)
 void http_wake(struct exchange *x)
 {
     bool more = x->out.len > x->n_sent || x->whole;
-    if (x->job != NULL && !more)
-        atomic_store(&x->woken, true);
     if (x->connection == NULL || !x->suspended || !more)
         return;
     x->suspended = false;

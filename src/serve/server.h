@@ -87,7 +87,9 @@ struct exchange {
     struct api_error refusal;
 
     struct job *job;
-    atomic_bool woken;         /* set by the engine's step thread */
+    /* Set by the engine's step thread only, which then wakes the loop: whoever else set it would make it believe that the
+     * loop knows already. */
+    atomic_bool woken;
     bool begun, cancelled;
     struct api_req req;
     struct api_answer answer;

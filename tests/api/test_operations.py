@@ -9,6 +9,7 @@ import sqlite3
 import ssl
 import subprocess
 import threading
+import time
 
 import server
 from server import HADAL, Scripted, Serve, check, equal, metric, post, request, stream
@@ -342,6 +343,23 @@ def large_body():
         c.close()
 
 
+def no_wakeup_lost():
+    """A stream takes about as long as a whole answer: at every end the loop is awake, it does not find out a second later."""
+    def seconds(s, stream_it):
+        start = time.monotonic()
+        c = server.begin_request(s.port, "/chat/completions", body(stream=stream_it), {"Connection": "close"})
+        while c.recv(65536):
+            pass
+        return time.monotonic() - start
+
+    with Scripted(SCRIPT) as s:
+        whole, streams = zip(*[(seconds(s, False), seconds(s, True)) for _ in range(21)])
+        ratio = sorted(streams)[10] / sorted(whole)[10]
+        equal(ratio < 20, True, f"ratio {ratio}: {streams}")
+        late = sum(x > 20 * sorted(whole)[10] + 0.5 for x in streams)
+        equal(late <= 5, True, f"{late} of 21 came late: {streams}")
+
+
 def stops_soon():
     ledger = path("gone.db")
     key = add_key(ledger, "alice")
@@ -431,6 +449,7 @@ check("a client that falls far behind", far_behind)
 check("a client that takes nothing", takes_nothing)
 check("an idle connection", idle)
 check("a large body stops nobody's stream", large_body)
+check("no wakeup is lost", no_wakeup_lost)
 check("generation stops when the client goes", stops_soon)
 check("texts are logged only when asked", log_texts)
 check("metrics", metrics)
