@@ -203,9 +203,12 @@ int bench_model(struct bench *b, struct err *e)
     struct step_job j = {.rng = {1}};
     struct progress bar = progress_bar();
     b->args.model.drafter = false;
+    uint64_t start = now_ns();
     int rc = model_open(&j.m, b->dir, &b->args.model, &bar, e);
     if (rc != HD_OK)
         return rc;
+    bench_add(b, "open", "s", (double)(now_ns() - start) * 1e-9);
+    model_warm(j.m);
     describe(b, &j);
     int room = model_max_rows(j.m) > BATCH_MAX ? model_max_rows(j.m) : BATCH_MAX;
     j.tokens = xcalloc((size_t)room, sizeof *j.tokens);

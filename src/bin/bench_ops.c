@@ -127,8 +127,8 @@ static int attention_row(struct bench *b, const struct config *c, int64_t contex
     j.seq = (struct op_seq){.n_rows = 1, .pos0 = context - 1,
                             .kv = {.ring = j.ring, .ring_rows = ring_rows, .pages = j.pages}};
     j.attn = (struct op_attn){.n_seqs = 1, .heads = (int)heads, .window = c->window, .ratio = RATIO_DENSE,
-                              .seqs = &j.seq, .dims = dims, .scale = 1.0f / sqrtf((float)hd), .q = j.q, .kv = j.kv, .sink = j.sink,
-                              .o = j.o};
+                              .seqs = &j.seq, .dims = dims, .scale = 1.0f / sqrtf((float)hd), .q = j.q, .kv = j.kv,
+                              .sink = j.sink, .o = j.o};
     double visible = (double)(rows + (size_t)c->window);
     struct bench_work w = {.bytes = visible * (double)dims.row_bytes, .flops = 4.0 * visible * (double)(heads * hd)};
     struct bench_task t = {.unit = "rows/s", .per_call = visible, .work = w, .fn = attn_call, .arg = &j};

@@ -15,7 +15,7 @@ void bench_print_table(const struct bench *b)
            "GB/s", "GFLOP/s", b->full[0] != '\0' ? "full depth" : "");
     for (int i = 0; i < b->n_rows; i++) {
         const struct bench_row *r = &b->rows[i];
-        printf("%-32s %12.1f %-9s", r->name, r->value, r->unit);
+        printf("%-32s %12.*f %-9s", r->name, r->value < 10 ? 3 : 1, r->value, r->unit);
         if (r->roofline >= 0)
             printf(" %8.2f  %7.2f %10.3f %9.1f %9.1f", r->roofline, r->roofline_sum, r->seconds * 1e3,
                    rate(r->work.bytes, r), rate(r->work.flops + r->work.index_flops, r));

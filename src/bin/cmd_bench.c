@@ -23,7 +23,7 @@ static const char help[] =
     "  --chunk LIST        rows of a prefill step (default 128,512; --quick: 128)\n"
     "  --depth LIST        tokens before that step; it begins a sequence in any case (default 32K; --quick: none)\n"
     "  --rounds N          timings of each row, the median counts (default 5; --quick: 3)\n"
-    "  --only PREFIX       only rows whose name begins so: machine, kv, decode, prefill, indexer, attention\n"
+    "  --only PREFIX       only rows whose name begins so: machine, open, kv, decode, prefill, indexer, attention\n"
     "  --serving           the engine instead: replies together, a swarm over one prefix of --ctx tokens, a prompt\n"
     "                      beside a reply\n"
     "  --http              the HTTP server instead: what it adds to a request and a token, streams at the same time\n"

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -376,6 +377,25 @@ int model_open(struct model **out, const char *dir, const struct model_options *
     }
     *out = m;
     return HD_OK;
+}
+
+static void warm(const struct file_map *map)
+{
+#ifdef MADV_POPULATE_READ
+    if (map->size == 0 || madvise((void *)(uintptr_t)map->data, map->size, MADV_POPULATE_READ) == 0)
+        return;
+#endif
+    volatile uint8_t sum = 0; /* older kernels: a byte of every page */
+    for (size_t i = 0; i < map->size; i += 4096)
+        sum = (uint8_t)(sum + map->data[i]);
+}
+
+void model_warm(const struct model *m)
+{
+    warm(&m->packed);
+    bool stored = m->w.head.packed == NULL && m->head.packed == NULL; /* nothing was packed: the checkpoint is what runs */
+    for (int i = 0; stored && i < m->w.ckpt.n_shards; i++)
+        warm(&m->w.ckpt.shards[i].map);
 }
 
 void model_close(struct model **pm)

@@ -50,6 +50,9 @@ int model_max_rows(const struct model *m);
 bool model_has_mtp(const struct model *m);
 bool model_has_dspark(const struct model *m);
 
+/* Reads the mapped weights in and maps every page, so that a measurement meets no page fault. */
+void model_warm(const struct model *m);
+
 /* ---------------------------------------------------------------- KV pages and sequences */
 
 /* One pool of pages per model; a page holds the compressed entries of 128 positions over all layers. */
