@@ -69,7 +69,7 @@ HAVE_SIMDE := $(if $(filter x86_64,$(MACHINE)),$(wildcard /usr/include/simde/x86
 # Slow to compile, so only for the plain gcc build: the others look for warnings and bad memory, not for wrong numbers.
 EMULATED := $(if $(and $(HAVE_SIMDE),$(filter gcc,$(CC)),$(if $(SAN),,yes)),$(B)/tests/check/emulated_avx512.o $(B)/tests/check/emulated_avx512bf16.o)
 # Programs that tests start.
-HELPERS := $(patsubst %.c,$(B)/%,$(wildcard tests/api/scripted_server.c))
+HELPERS := $(patsubst %.c,$(B)/%,$(wildcard tests/api/scripted_server.c tests/api/grammar_words.c))
 UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
 
 # ---------------------------------------------------------------- the library and the program

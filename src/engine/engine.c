@@ -165,6 +165,7 @@ void engine_destroy(struct engine *e)
     states_free(e);
     sampler_close(&e->sampler);
     replay_close(&e->env.replay);
+    grammar_store_close(&e->env.grammars);
     if (e->runner.close != NULL)
         e->runner.close(e->runner.self);
     tokenizer_close(&e->tokenizer);
@@ -210,6 +211,7 @@ static struct engine *engine_alloc(struct runner r, const struct request_env *en
     struct engine *e = xcalloc(1, sizeof *e);
     e->runner = r;
     e->env = *env;
+    e->env.grammars = grammar_store_open(env->tokenizer, r.n_vocab);
     if (o->no_cache)
         e->runner.pages_total = 0;
     set_limits(e, o);

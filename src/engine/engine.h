@@ -15,6 +15,7 @@
 
 #include "engine/replay.h"
 #include "model/model.h"
+#include "text/grammar.h"
 #include "text/text.h"
 
 /* ---------------------------------------------------------------- sampling (sample.c) */
@@ -37,11 +38,15 @@ struct sampler;
 int sampler_open(struct sampler **s, int n_vocab, struct err *e);
 void sampler_close(struct sampler **s);
 
-/* The token for `position` (its index in the sequence, prompt included): the kept token of highest
- * logit / temperature + g, g Gumbel noise computed from (seed, position, token id) by Philox4x32-10. So it depends on
- * logits, sampling and position only, whatever was drawn before - the same with and without speculation.
- * NaN counts as minus infinity; plus infinity wins. -1 when no logit is above minus infinity. */
-int32_t sampler_choose(struct sampler *s, const float *logits, const struct sampling *p, int64_t position);
+/* `mask` (NULL: all) holds the tokens that may be chosen, bit i % 64 of word i / 64; the others count as minus
+ * infinity.
+ *
+ * The token for `position` (its index in the sequence, prompt included): the kept token of highest logit /
+ * temperature + g, g Gumbel noise computed from (seed, position, token id) by Philox4x32-10. So it depends on
+ * logits, mask, sampling and position only, whatever was drawn before - the same with and without speculation. NaN
+ * counts as minus infinity; plus infinity wins. -1 when no logit is above minus infinity. */
+int32_t sampler_choose(struct sampler *s, const float *logits, const uint64_t *mask, const struct sampling *p,
+                       int64_t position);
 
 enum { TOP_LOGPROBS_MAX = 20 };
 struct token_logprob {
@@ -99,6 +104,8 @@ struct gen_params {
     int n_top_logprobs;
     bool raw;           /* no reply parsing: everything is content, control tokens as literal text */
     bool in_thinking;   /* the prompt ended inside <think> */
+    struct grammar *grammar; /* what the reply must look like behind its thinking part; NULL: anything. Held by the
+                                generation too; masks what may be sampled */
 };
 
 enum gen_event_kind {
@@ -139,7 +146,9 @@ struct gen_event {
 typedef void (*gen_fn)(void *arg, const struct gen_event *ev);
 
 struct generation;
-/* tokenizer and eos ids must outlive it; params are copied. */
+/* tokenizer and eos ids must outlive it; params are copied. With a grammar: inside the thinking part only the end is
+ * forbidden; then no token is chosen that does not fit, the end not before the form is complete, and where nothing may
+ * follow the reply ends without an end token. One thread steps all generations of one grammar. */
 struct generation *generation_open(const struct tokenizer *t, int n_vocab, const int32_t *eos, int n_eos,
                                    const struct gen_params *p, gen_fn fn, void *arg);
 void generation_close(struct generation **g);
@@ -169,6 +178,7 @@ void gen_request_free(struct gen_request *r);
 /* What a request needs to know about the model. */
 struct request_env {
     const struct tokenizer *tokenizer;
+    struct grammar_store *grammars; /* of the tokenizer; NULL: requests that need a grammar are refused */
     int n_vocab;
     enum chat_profile profile;
     struct sampling defaults; /* of generation_config.json */
@@ -178,7 +188,9 @@ struct request_env {
 };
 
 /* Reads a request in the form of the chat API:
- *   messages (array) or prompt (text) or tokens (ids); tools, tool_choice ("auto" | "none"), response_format;
+ *   messages (array) or prompt (text) or tokens (ids); tools, tool_choice ("auto" | "none" | "required" | {"type":
+ *   "function", "function": {"name": NAME}}), parallel_tool_calls, response_format ({"type": "text" | "json_object"} or
+ *   {"type": "json_schema", "json_schema": {"name", "schema", "strict"}});
  *   thinking {"type": "enabled" | "disabled"} (default enabled), reasoning_effort (default high);
  *   max_tokens, temperature, top_p, top_k, min_p, seed, stop, logprobs, top_logprobs, user_id;
  *   profile ("preview" | "official"), keep_thinking, match_added_tokens (booleans);

@@ -1,5 +1,5 @@
 /* One sequence's way from tokens to events: end tokens and lengths, bytes to UTF-8, reply parsing, stop strings. */
-#include "engine/engine.h"
+#include "engine/form.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -17,6 +17,7 @@ struct generation {
 
     struct utf8_stream utf8;
     struct reply_parser *reply; /* NULL in raw mode */
+    struct form *form;          /* NULL: the reply is free */
     struct stop_filter stop;
     struct buf text;  /* what one token completed */
     struct buf shown; /* what the stop filter let through */
@@ -138,6 +139,9 @@ struct generation *generation_open(const struct tokenizer *t, int n_vocab, const
     stop_filter_init(&g->stop, p->stop, p->n_stop);
     if (!p->raw)
         g->reply = reply_open(p->in_thinking, on_reply, g);
+    if (p->grammar != NULL)
+        g->form = form_open(p->grammar, n_vocab, eos, n_eos);
+    g->params.grammar = NULL; /* the form holds it */
     return g;
 }
 
@@ -146,6 +150,7 @@ void generation_close(struct generation **g)
     if (*g == NULL)
         return;
     reply_close(&(*g)->reply);
+    form_close(&(*g)->form);
     stop_filter_free(&(*g)->stop);
     buf_free(&(*g)->text);
     buf_free(&(*g)->shown);
@@ -155,7 +160,8 @@ void generation_close(struct generation **g)
 
 int32_t generation_choose(const struct generation *g, struct sampler *s, const float *logits, int64_t position)
 {
-    return sampler_choose(s, logits, &g->params.sampling, position);
+    const uint64_t *mask = g->form != NULL ? form_mask(g->form, g->thinking) : NULL;
+    return sampler_choose(s, logits, mask, &g->params.sampling, position);
 }
 
 static bool is_eos(const struct generation *g, int32_t token)
@@ -185,6 +191,8 @@ bool generation_accept(struct generation *g, int32_t token, const float *logits)
     if (g->params.logprobs)
         emit_token(g, token, logits);
     g->usage.completion_tokens++;
+    if (g->form != NULL && !g->thinking)
+        form_accept(g->form, token);
     if (g->thinking && token == g->think_end)
         g->thinking = false;
     else if (g->thinking)
@@ -194,6 +202,8 @@ bool generation_accept(struct generation *g, int32_t token, const float *logits)
     buf_clear(&g->text);
     utf8_stream_add(&g->utf8, bytes, n, &g->text);
     feed(g);
+    if (g->finish == FINISH_NONE && g->form != NULL && !g->thinking && form_must_end(g->form))
+        finish(g, FINISH_STOP, "");
     if (g->finish == FINISH_NONE && g->usage.completion_tokens >= g->params.max_tokens)
         finish(g, FINISH_LENGTH, "");
     return g->finish == FINISH_NONE;

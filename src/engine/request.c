@@ -12,6 +12,7 @@ struct reading {
     const struct request_env *env;
     struct err *e;
     const json_t *messages, *prompt, *tokens, *tools, *response_format; /* borrowed */
+    struct grammar_spec form;
     struct chat_options chat;
     bool has_max_tokens, has_seed, thinking_off, tools_off, match_added;
     const char *chat_field; /* a field was given that goes with messages only */
@@ -90,18 +91,31 @@ static int on_tools(struct reading *p, const json_t *v)
 static int on_tool_choice(struct reading *p, const json_t *v)
 {
     const char *s = json_string_value(v);
-    if (s != NULL && strcmp(s, "none") == 0)
-        p->tools_off = true;
-    else if (s == NULL || strcmp(s, "auto") != 0)
-        return refuse(p, "tool_choice", "\"auto\" or \"none\"");
+    const json_t *name = json_object_get(json_object_get(v, "function"), "name");
+    p->tools_off = s != NULL && strcmp(s, "none") == 0;
+    p->form.must_call = s != NULL && strcmp(s, "required") == 0;
+    p->form.forced = json_string_value(name);
+    if (!p->tools_off && !p->form.must_call && p->form.forced == NULL && (s == NULL || strcmp(s, "auto") != 0))
+        return refuse(p, "tool_choice", "\"auto\", \"none\", \"required\" or a named function");
     return HD_OK;
+}
+
+static int on_parallel_tool_calls(struct reading *p, const json_t *v)
+{
+    bool parallel = true;
+    int rc = read_bool(p, "parallel_tool_calls", v, &parallel);
+    p->form.one_call = !parallel;
+    return rc;
 }
 
 static int on_response_format(struct reading *p, const json_t *v)
 {
     const char *type = json_string_value(json_object_get(v, "type"));
-    if (type == NULL || (strcmp(type, "text") != 0 && strcmp(type, "json_object") != 0))
-        return refuse(p, "response_format", "{\"type\": \"text\"} or {\"type\": \"json_object\"}");
+    p->form.json_object = type != NULL && strcmp(type, "json_object") == 0;
+    if (type != NULL && strcmp(type, "json_schema") == 0)
+        p->form.schema = json_object_get(json_object_get(v, "json_schema"), "schema");
+    if (type == NULL || (strcmp(type, "text") != 0 && !p->form.json_object && p->form.schema == NULL))
+        return refuse(p, "response_format", "of type text, json_object, or json_schema with a json_schema.schema");
     p->response_format = strcmp(type, "text") == 0 ? NULL : v;
     return HD_OK;
 }
@@ -256,6 +270,7 @@ static const struct field {
     {"tokens", on_tokens, false},
     {"tools", on_tools, true},
     {"tool_choice", on_tool_choice, true},
+    {"parallel_tool_calls", on_parallel_tool_calls, true},
     {"response_format", on_response_format, true},
     {"thinking", on_thinking, true},
     {"reasoning_effort", on_reasoning_effort, true},
@@ -356,6 +371,34 @@ static bool ends_in_thinking(const struct tokenizer *t, const struct ids *prompt
     return false;
 }
 
+static bool has_tool(const json_t *tools, const char *name)
+{
+    size_t i;
+    json_t *tool;
+    json_array_foreach((json_t *)(uintptr_t)tools, i, tool) {
+        const char *s = json_string_value(json_object_get(json_object_get(tool, "function"), "name"));
+        if (s != NULL && strcmp(s, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The grammar of what the request asks of its reply. */
+static int read_form(struct reading *p)
+{
+    struct grammar_spec *f = &p->form;
+    f->tools = p->tools_off || json_array_size(p->tools) == 0 ? NULL : p->tools;
+    if ((f->must_call || f->forced != NULL) && f->tools == NULL)
+        return refuse(p, "tool_choice", "auto or none when there are no tools");
+    if (f->forced != NULL && !has_tool(f->tools, f->forced))
+        return refuse(p, "tool_choice", "the name of one of the tools");
+    if (!grammar_is_needed(f))
+        return HD_OK;
+    if (p->env->grammars == NULL)
+        return err_set(p->e, HD_EUNSUPPORTED, "this program cannot enforce the form of a reply");
+    return grammar_take(p->env->grammars, f, &p->r->params.grammar, p->e);
+}
+
 static int64_t default_max_tokens(const struct reading *p)
 {
     if (p->messages == NULL || !p->chat.thinking)
@@ -394,6 +437,8 @@ int request_parse(struct gen_request *r, const json_t *body, const struct reques
     if (rc == HD_OK)
         rc = read_prompt(&p);
     if (rc == HD_OK)
+        rc = read_form(&p);
+    if (rc == HD_OK)
         rc = fit_context(&p);
     if (rc == HD_OK && !p.has_seed)
         rc = draw_seed(&r->params.sampling.seed, e);
@@ -411,6 +456,7 @@ void gen_request_free(struct gen_request *r)
     for (int i = 0; i < r->params.n_stop; i++)
         free(r->params.stop[i]);
     free(r->params.stop);
+    grammar_release(&r->params.grammar);
     free(r->user);
     *r = (struct gen_request){0};
 }

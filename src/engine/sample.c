@@ -45,7 +45,10 @@ int sampler_open(struct sampler **s, int n_vocab, struct err *e)
     struct sampler *p = xcalloc(1, sizeof *p);
     p->n_vocab = n_vocab;
     p->keys = try_alloc((size_t)n_vocab * sizeof *p->keys);
-    if (p->keys == NULL) {
+    p->masked = try_alloc((size_t)n_vocab * sizeof *p->masked);
+    if (p->keys == NULL || p->masked == NULL) {
+        free(p->keys);
+        free(p->masked);
         free(p);
         return err_set(e, HD_ENOMEM, "no memory for sampling from %d tokens", n_vocab);
     }
@@ -58,6 +61,7 @@ void sampler_close(struct sampler **s)
     if (*s == NULL)
         return;
     free((*s)->keys);
+    free((*s)->masked);
     free(*s);
     *s = NULL;
 }
@@ -179,9 +183,12 @@ static int32_t race_run(struct race *r, int n)
     return r->leader;
 }
 
-int32_t sampler_choose(struct sampler *s, const float *logits, const struct sampling *p, int64_t position)
+int32_t sampler_choose(struct sampler *s, const float *logits, const uint64_t *mask, const struct sampling *p,
+                       int64_t position)
 {
     assert(position >= 0);
+    if (mask != NULL)
+        logits = sampler_mask(s, logits, mask);
     int32_t favourite = argmax(logits, s->n_vocab);
     if (favourite < 0 || p->temperature == 0 || isinf(logits[favourite]))
         return favourite;

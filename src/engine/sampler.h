@@ -11,6 +11,7 @@ enum { CUT_BUCKETS = 2048 };
 struct sampler {
     int n_vocab;
     uint64_t *keys; /* [n_vocab] tokens of one bucket, as sort keys */
+    float *masked;  /* [n_vocab] logits under a mask */
     int count[CUT_BUCKETS];
     double mass[CUT_BUCKETS];
 };
@@ -25,6 +26,9 @@ static inline bool cut_keeps(struct cut c, float z, int32_t id)
 {
     return z > c.z || (z == c.z && id <= c.id);
 }
+
+/* The logits of the tokens in the mask, minus infinity for the others; [s->n_vocab], until the next call. */
+const float *sampler_mask(struct sampler *s, const float *logits, const uint64_t *mask);
 
 /* exp((z - top) / temperature) */
 double sampler_weight(float z, float top, double temperature);

@@ -263,8 +263,6 @@ static int read_thinking(struct reading *r, const json_t *body, int think)
         return api_fail(r->e, API_BAD, "thinking.type: must be enabled, disabled or adaptive");
     if (effort != NULL && (!field_is_text(effort) || !chat_effort_parse(json_string_value(effort), &level)))
         return api_fail(r->e, API_BAD, "output_config.effort: must be low, medium, high, xhigh or max");
-    if (field_get(config, "format") != NULL)
-        return api_fail(r->e, API_BAD, "output_config.format: is not supported by this server");
     r->q->thinking = (type == NULL ? think >= 0 : known) && level != EFFORT_NONE;
     json_object_set_new(r->q->gen, "thinking", json_pack("{s:s}", "type", r->q->thinking ? "enabled" : "disabled"));
     if (effort != NULL && r->q->thinking)
@@ -272,8 +270,20 @@ static int read_thinking(struct reading *r, const json_t *body, int think)
     return 0;
 }
 
+static int read_format(struct reading *r, const json_t *body)
+{
+    const json_t *format = field_get(field_get(body, "output_config"), "format");
+    const char *type = json_string_value(field_get(format, "type"));
+    if (format == NULL)
+        return 0;
+    if (type == NULL || strcmp(type, "json_schema") != 0)
+        return api_fail(r->e, API_BAD, "output_config.format.type: must be json_schema");
+    return rules_schema(r->q, field_get(format, "schema"), "output_config.format.schema", r->e);
+}
+
 static int read_tool(struct reading *r, size_t i, const json_t *tool, json_t *to)
 {
+    bool strict = false;
     const json_t *type = field_get(tool, "type"), *schema = field_get(tool, "input_schema");
     if (type != NULL && (!json_is_string(type) || strcmp(json_string_value(type), "custom") != 0))
         return api_fail(r->e, API_BAD, "tools.%zu.type: tools that the service runs are not supported", i);
@@ -283,21 +293,34 @@ static int read_tool(struct reading *r, size_t i, const json_t *tool, json_t *to
     field_copy(f, "name", tool, "name");
     field_copy(f, "description", tool, "description");
     field_copy(f, "parameters", tool, "input_schema");
+    if (field_bool(tool, "strict", &strict, r->e) != 0) {
+        json_decref(f);
+        return -1;
+    }
+    if (strict)
+        json_object_set_new(f, "strict", json_true());
     json_array_append_new(to, json_pack("{s:s, s:o}", "type", "function", "function", f));
     return 0;
 }
 
 static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
 {
-    const json_t *v = field_get(body, "tool_choice");
+    const json_t *v = field_get(body, "tool_choice"), *name = field_get(v, "name");
     const char *type = json_string_value(field_get(v, "type"));
+    bool single = false, forced = type != NULL && strcmp(type, "tool") == 0;
     *none = type != NULL && strcmp(type, "none") == 0;
+    if (field_bool(v, "disable_parallel_tool_use", &single, r->e) != 0)
+        return -1;
+    if (single && r->q->has_tools && !*none)
+        json_object_set_new(r->q->gen, "parallel_tool_calls", json_false());
     if (v == NULL || *none || (type != NULL && strcmp(type, "auto") == 0))
         return 0;
-    if (type == NULL || (strcmp(type, "any") != 0 && strcmp(type, "tool") != 0))
+    if (type == NULL || (strcmp(type, "any") != 0 && !forced))
         return api_fail(r->e, API_BAD, "tool_choice.type: must be auto, any, tool or none");
-    return api_fail(r->e, API_BAD, r->q->thinking ? "Thinking mode does not support this tool_choice"
-                                                  : "tool_choice that forces a call is not supported by this server");
+    if (forced && !field_is_text(name))
+        return api_fail(r->e, API_BAD, "tool_choice.name: Field required");
+    return rules_forced_call(r->q, !forced ? json_string("required")
+                                           : json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name), r->e);
 }
 
 /* Such a tool is no part of the prompt until a result refers to it. */
@@ -320,9 +343,10 @@ static int read_tools(struct reading *r, const json_t *body)
     }
     if (rc == 0)
         rc = rules_tools(tools, r->e);
+    r->q->has_tools = json_array_size(tools) > 0;
     if (rc == 0)
         rc = read_tool_choice(r, body, &none);
-    r->q->has_tools = json_array_size(tools) > 0 && !none;
+    r->q->has_tools = r->q->has_tools && !none;
     if (r->q->has_tools)
         json_object_set(r->q->gen, "tools", tools);
     json_decref(tools);
@@ -356,6 +380,7 @@ static int anthropic_read(struct api_req *q, const json_t *body, const struct ap
     if (rc == 0 && !q->for_count && field_get(body, "max_tokens") == NULL)
         rc = api_fail(e, API_BAD, "max_tokens: Field required");
     if (rc == 0 && (read_messages(&r, body) != 0 || read_thinking(&r, body, think) != 0 || read_tools(&r, body) != 0 ||
+                    read_format(&r, body) != 0 ||
                     field_bool(body, "stream", &q->stream, e) != 0 || rules_sampling(q, body, env, e) != 0 ||
                     rules_max_tokens(q, body, "max_tokens", e) != 0 || rules_stop(q, body, "stop_sequences", e) != 0))
         rc = -1;

@@ -178,6 +178,11 @@ int rules_sampling(struct api_req *q, const json_t *body, const struct api_env *
 int rules_max_tokens(struct api_req *q, const json_t *body, const char *key, struct api_error *e);
 int rules_stop(struct api_req *q, const json_t *body, const char *key, struct api_error *e);
 int rules_user(struct api_req *q, const json_t *user, struct api_error *e);
+/* A choice in the engine's form ("required" or a named function) that forces a call: refused while thinking, as officially.
+ * Takes the reference. */
+int rules_forced_call(struct api_req *q, json_t *choice, struct api_error *e);
+/* The answer's form: a schema (borrowed) under a name. */
+int rules_schema(struct api_req *q, const json_t *schema, const char *where, struct api_error *e);
 /* The field `model`: taken or refused; *think as api_model_known says. */
 int rules_model(const json_t *body, const struct api_env *env, int *think, struct api_error *e);
 

@@ -176,23 +176,24 @@ static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
     if (!named && (s == NULL || strcmp(s, "required") != 0))
         return api_fail(r->e, API_TYPE, "Failed to deserialize the JSON body into the target type: tool_choice: expected "
                         "`none`, `auto`, `required` or a named function");
-    if (r->q->thinking)
-        return api_fail(r->e, API_BAD, "Thinking mode does not support this tool_choice");
-    return api_fail(r->e, API_BAD, "tool_choice that forces a call is not supported by this server: use \"auto\" or "
-                    "\"none\"");
+    return rules_forced_call(r->q, json_incref((json_t *)(uintptr_t)v), r->e);
 }
 
 static int read_tools(struct reading *r, const json_t *body)
 {
     json_t *tools = field_get(body, "tools");
-    bool none;
+    bool none, parallel = true;
     if (tools != NULL && !json_is_array(tools))
         return field_type_error(r->e, "tools", tools, "a sequence");
-    if (rules_tools(tools, r->e) != 0 || read_tool_choice(r, body, &none) != 0)
+    r->q->has_tools = json_array_size(tools) > 0;
+    if (rules_tools(tools, r->e) != 0 || read_tool_choice(r, body, &none) != 0 ||
+        field_bool(body, "parallel_tool_calls", &parallel, r->e) != 0)
         return -1;
-    r->q->has_tools = json_array_size(tools) > 0 && !none;
+    r->q->has_tools = r->q->has_tools && !none;
     if (r->q->has_tools)
         json_object_set(r->q->gen, "tools", tools);
+    if (r->q->has_tools && !parallel)
+        json_object_set_new(r->q->gen, "parallel_tool_calls", json_false());
     if (r->q->has_tools && r->q->thinking && r->env->strict_replay)
         return rules_replay(r->messages, "The `reasoning_content` in the thinking mode must be passed back to the API.",
                             r->e);
@@ -225,6 +226,9 @@ static int read_format(struct reading *r, const json_t *body)
         return field_type_error(r->e, "response_format", v, "struct ResponseFormat");
     if (strcmp(type, "text") == 0)
         return 0;
+    if (strcmp(type, "json_schema") == 0)
+        return rules_schema(r->q, field_get(field_get(v, "json_schema"), "schema"), "response_format.json_schema.schema",
+                            r->e);
     if (strcmp(type, "json_object") != 0)
         return api_fail(r->e, API_BAD, "This response_format type is unavailable now");
     if (!mentions_json(r->messages))

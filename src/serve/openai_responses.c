@@ -208,14 +208,31 @@ static int add_tool(struct reading *r, const json_t *tool, json_t *to)
         field_copy(f, "name", tool, "name");
         field_copy(f, "description", tool, "description");
         field_copy(f, "parameters", tool, "parameters");
+        if (json_is_true(field_get(tool, "strict")))
+            json_object_set_new(f, "strict", json_true());
     } else
         return 0; /* tools that a service runs itself are ignored, as the official service does */
     json_array_append_new(to, json_pack("{s:s, s:o}", "type", "function", "function", f));
     return 0;
 }
 
+/* "required", or a function or custom tool by its name. */
+static int read_tool_choice(struct reading *r, const json_t *choice)
+{
+    const char *mode = json_string_value(choice), *type = json_string_value(field_get(choice, "type"));
+    const json_t *name = field_get(choice, "name");
+    if (choice == NULL || is(mode, "auto") || is(mode, "none"))
+        return 0;
+    if (is(mode, "required"))
+        return rules_forced_call(r->q, json_string(mode), r->e);
+    if ((is(type, "function") || is(type, "custom")) && field_is_text(name))
+        return rules_forced_call(r->q, json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name), r->e);
+    return api_fail(r->e, API_BAD, "tool_choice must be none, auto, required, or a function or custom tool by its name");
+}
+
 static int read_tools(struct reading *r, const json_t *body)
 {
+    bool parallel = true;
     json_t *list = field_get(body, "tools"), *tool, *tools = json_array();
     const json_t *choice = field_get(body, "tool_choice");
     const char *mode = json_string_value(choice);
@@ -227,12 +244,15 @@ static int read_tools(struct reading *r, const json_t *body)
     }
     if (rc == 0)
         rc = rules_tools(tools, r->e);
-    if (rc == 0 && choice != NULL && !is(mode, "auto") && !is(mode, "none"))
-        rc = api_fail(r->e, API_BAD, r->q->thinking ? "Thinking mode does not support this tool_choice"
-                                                    : "tool_choice that forces a call is not supported by this server");
-    if (rc == 0 && json_array_size(tools) > 0 && !is(mode, "none"))
+    r->q->has_tools = json_array_size(tools) > 0 && !is(mode, "none");
+    if (rc == 0)
+        rc = read_tool_choice(r, choice);
+    if (rc == 0)
+        rc = field_bool(body, "parallel_tool_calls", &parallel, r->e);
+    if (r->q->has_tools)
         json_object_set(r->q->gen, "tools", tools);
-    r->q->has_tools = json_object_get(r->q->gen, "tools") != NULL;
+    if (r->q->has_tools && !parallel)
+        json_object_set_new(r->q->gen, "parallel_tool_calls", json_false());
     json_decref(tools);
     if (rc == 0 && r->q->has_tools && r->q->thinking && r->env->strict_replay)
         rc = rules_replay(r->messages, "The `reasoning_text` in the thinking mode must be passed back to the API.", r->e);
@@ -254,9 +274,12 @@ static int read_reasoning(struct reading *r, const json_t *body, int think)
 
 static int read_format(struct reading *r, const json_t *body)
 {
-    const char *type = json_string_value(field_get(field_get(field_get(body, "text"), "format"), "type"));
+    const json_t *format = field_get(field_get(body, "text"), "format");
+    const char *type = json_string_value(field_get(format, "type"));
     if (type == NULL || is(type, "text"))
         return 0;
+    if (is(type, "json_schema"))
+        return rules_schema(r->q, field_get(format, "schema"), "text.format.schema", r->e);
     if (!is(type, "json_object"))
         return api_fail(r->e, API_BAD, "text.format of type '%.40s' is not supported by this server", type);
     json_object_set_new(r->q->gen, "response_format", json_pack("{s:s}", "type", "json_object"));
@@ -279,7 +302,7 @@ static int read_refused(struct reading *r, const json_t *body)
 static void keep_echo(struct reading *r, const json_t *body)
 {
     static const char *const keys[] = {"instructions", "max_output_tokens", "metadata", "reasoning", "temperature",
-                                       "text", "tool_choice", "tools", "top_p", "user"};
+                                       "text", "tool_choice", "tools", "top_p", "user", "parallel_tool_calls"};
     r->q->echo = json_pack("{s:{}}", "custom");
     for (size_t i = 0; i < COUNT_OF(keys); i++)
         field_copy(r->q->echo, keys[i], body, keys[i]);
@@ -458,7 +481,7 @@ static void write_response(const struct api_answer *a, const char *key, const ch
     write_echo(a, "max_output_tokens", "null", out);
     out_str(out, "model", a->env->model);
     write_output(a, out);
-    out_bool(out, "parallel_tool_calls", true);
+    write_echo(a, "parallel_tool_calls", "true", out);
     out_null(out, "previous_response_id");
     write_echo(a, "reasoning", "{\"effort\": \"high\", \"summary\": null}", out);
     out_bool(out, "store", false);

@@ -145,6 +145,25 @@ int rules_replay(const json_t *messages, const char *text, struct api_error *e)
     return 0;
 }
 
+int rules_forced_call(struct api_req *q, json_t *choice, struct api_error *e)
+{
+    json_object_set_new(q->gen, "tool_choice", choice);
+    if (q->thinking)
+        return api_fail(e, API_BAD, "Thinking mode does not support this tool_choice");
+    if (!q->has_tools)
+        return api_fail(e, API_BAD, "Invalid tool_choice: a call is forced, but there are no tools");
+    return 0;
+}
+
+int rules_schema(struct api_req *q, const json_t *schema, const char *where, struct api_error *e)
+{
+    if (!json_is_object(schema))
+        return field_type_error(e, where, schema, "a JSON schema");
+    json_object_set_new(q->gen, "response_format", json_pack("{s:s, s:{s:O}}", "type", "json_schema", "json_schema",
+                                                             "schema", schema));
+    return 0;
+}
+
 /* ---------------------------------------------------------------- numbers and texts */
 
 static int check_real(const json_t *body, const char *key, double low, bool low_in, double high, const char *range,

@@ -13,7 +13,7 @@ import tempfile
 
 B = os.environ.get("B", "build")
 HADAL = os.environ.get("HADAL", "./hadal")
-CLIENTS = ["openai==3.57.0", "anthropic==2.13.0"]
+CLIENTS = ["openai==3.57.0", "anthropic==2.13.0", "jsonschema==4.25.1"]
 work = tempfile.mkdtemp()
 count = 0
 failed = 0

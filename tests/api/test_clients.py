@@ -157,7 +157,7 @@ def responses_cut(c):
 
 
 def responses_errors(c):
-    for more in ({"previous_response_id": "x"}, {"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}},
+    for more in ({"previous_response_id": "x"}, {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}},
                  {"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}):
         try:
             c.responses.create(**{"model": MODEL, "input": "x", **more})

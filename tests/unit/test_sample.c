@@ -32,7 +32,7 @@ static int32_t choose(const float *z, int n, const struct sampling *p, int64_t p
 {
     struct sampler *s;
     assert_int_equal(sampler_open(&s, n, NULL), HD_OK);
-    int32_t id = sampler_choose(s, z, p, position);
+    int32_t id = sampler_choose(s, z, NULL, p, position);
     sampler_close(&s);
     return id;
 }
@@ -113,7 +113,7 @@ static void check_distribution(const float *z, int n, const struct sampling *p, 
     exact_probabilities(z, n, p, prob);
     assert_int_equal(sampler_open(&s, n, NULL), HD_OK);
     for (int i = 0; i < n_draws; i++) {
-        int32_t id = sampler_choose(s, z, p, i);
+        int32_t id = sampler_choose(s, z, NULL, p, i);
         assert_in_range(id, 0, n - 1);
         if (prob[id] == 0)
             fail_msg("drew token %d, which the filters drop (temperature %g top_p %g top_k %d min_p %g)", id,
@@ -202,9 +202,9 @@ static void test_no_state(void **state)
     int32_t first[200];
     assert_int_equal(sampler_open(&s, 1000, NULL), HD_OK);
     for (int i = 0; i < 200; i++)
-        first[i] = sampler_choose(s, z, &p, i);
+        first[i] = sampler_choose(s, z, NULL, &p, i);
     for (int i = 199; i >= 0; i--)
-        assert_int_equal(sampler_choose(s, z, &p, i), first[i]);
+        assert_int_equal(sampler_choose(s, z, NULL, &p, i), first[i]);
     sampler_close(&s);
 
     struct sampling open = {1, 1, 0, 0, 5};
