@@ -39,16 +39,20 @@ static int32_t parameter_value(struct calls *c, const json_t *schema, int32_t ne
     int32_t json = raw < 0 ? -1 : schema_rule(&c->r, schema, TYPES_ALL & ~(unsigned)TYPE_STR, false);
     if (json < 0)
         return -1;
-    int32_t node = node_either(c->g, parameter_kind(c, "true\">", raw, next), parameter_kind(c, "false\">", json, next));
+    int32_t node = parameter_kind(c, "true\">", raw, next);
+    node = node_either(c->g, node, parameter_kind(c, "false\">", json, next));
     return node == AT_FAIL ? AT_FAIL : node_str(c->g, "\" string=\"", node);
 }
 
 /* A parameter by its name: from the tag's '<' on. */
 static int32_t named_parameter(struct calls *c, const char *name, const json_t *schema, int32_t next)
 {
+    size_t mark = schema_enter(&c->r, "properties");
+    schema_enter(&c->r, name);
     int32_t value = parameter_value(c, schema, next);
     if (value < 0 || value == AT_FAIL)
         return value;
+    schema_leave(&c->r, mark);
     return node_byte(c->g, '<', tag(c, "parameter name=\"", node_str(c->g, name, value)));
 }
 
