@@ -225,8 +225,9 @@ asan:
 
 tsan:
 	@$(MAKE) -s -j$(JOBS) B=build-tsan SAN="$(TSAN)" OPT=-O1 \
-	    build-tsan/tests/unit/test_pool build-tsan/tests/unit/test_engine build-tsan/tests/unit/test_hadal_api
-	@B=build-tsan tests/run_tests.sh unit
+	    build-tsan/tests/unit/test_pool build-tsan/tests/unit/test_engine build-tsan/tests/unit/test_hadal_api \
+	    build-tsan/tests/api/scripted_server build-tsan/hadal
+	@B=build-tsan tests/run_tests.sh unit api
 
 fuzz:
 	@$(MAKE) -s -j$(JOBS) CC=clang B=build-fuzz FUZZER=1 OPT=-O1 \
@@ -277,7 +278,7 @@ help:
 	@echo 'make parity          random tiny models against Hugging Face transformers and numpy (fetches Python packages); CASES=, SEED='
 	@echo 'make eval-tiny       what the embedded model can do, measured through the engine (ARGS=--quick: fewer questions)'
 	@echo 'make nightly         test, asan, tsan, mutants, the long tests and ten minutes of fuzzing per target'
-	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; the pool under thread sanitizer'
+	@echo 'make asan, tsan      unit tests and fuzz corpora under address+undefined sanitizers; pool, engine and server under thread sanitizer'
 	@echo 'make fuzz            libFuzzer on every target, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make install         program, library, header, pkg-config file, man page under PREFIX=$(PREFIX) (DESTDIR=)'
 	@echo 'make setup           only install the missing Debian packages that the build needs'

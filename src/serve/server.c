@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { TURN_MS = 1000 }; /* how long the loop sleeps at most */
+
 void serve_options_init(struct serve_options *o)
 {
     *o = (struct serve_options){.port = 8000, .model = "deepseek-v4", .body_bytes_max = 48 << 20,
@@ -125,10 +127,10 @@ static void take_wakeups(const struct server *s)
         continue;
 }
 
-static void wait_events(struct server *s)
+static void wait_events(struct server *s, int timeout_ms)
 {
     struct epoll_event ev[64];
-    int n = epoll_wait(s->epoll_fd, ev, (int)COUNT_OF(ev), http_timeout_ms(s));
+    int n = epoll_wait(s->epoll_fd, ev, (int)COUNT_OF(ev), timeout_ms);
     for (int i = 0; i < n; i++) {
         if (ev[i].data.ptr == &s->wake_fd)
             take_wakeups(s);
@@ -183,20 +185,25 @@ static bool is_done(const struct server *s)
            (s->n_exchanges == 0 || now_ns() - s->close_ns > (uint64_t)(s->o.grace_s + 1) * UINT64_C(1000000000));
 }
 
+void server_turn(struct server *s, int timeout_ms)
+{
+    int ms = http_timeout_ms(s);
+    wait_events(s, ms < timeout_ms ? ms : timeout_ms);
+    http_turn(s);
+    take_read(s);
+    turn_exchanges(s);
+    http_turn(s);
+    http_sweep(s);
+    if (atomic_exchange(&s->reload, false) && s->o.reload != NULL)
+        s->o.reload(s->o.reload_arg, s);
+    if (!s->closing && atomic_load(&s->stops) > 0)
+        begin_close(s);
+    if (s->closing && out_of_patience(s))
+        cancel_all(s);
+}
+
 void server_run(struct server *s)
 {
-    while (!is_done(s)) {
-        wait_events(s);
-        http_turn(s);
-        take_read(s);
-        turn_exchanges(s);
-        http_turn(s);
-        http_sweep(s);
-        if (atomic_exchange(&s->reload, false) && s->o.reload != NULL)
-            s->o.reload(s->o.reload_arg, s);
-        if (!s->closing && atomic_load(&s->stops) > 0)
-            begin_close(s);
-        if (s->closing && out_of_patience(s))
-            cancel_all(s);
-    }
+    while (!is_done(s))
+        server_turn(s, TURN_MS);
 }

@@ -128,6 +128,9 @@ struct server {
     uint64_t n_requests;
 };
 
+/* server.c */
+void server_turn(struct server *s, int timeout_ms); /* one turn of the loop, which sleeps so long at most */
+
 /* listen.c */
 int http_listen(struct server *s, struct err *e);
 void http_quiesce(struct server *s);

@@ -33,6 +33,15 @@ def flat():
     equal(last < second * 1.05 + 5000, True, f"{second:.0f} kB, then {last:.0f} kB")
 
 
+def none_left():
+    """But the one that asks. The server may not have read yet that the one before was closed."""
+    open_ones = []
+    while len(open_ones) < 100 and open_ones[-1:] != [1]:
+        open_ones.append(metric(s.port, "hadal:connections", auth))
+        time.sleep(0.1)
+    equal(open_ones[-1], 1, "open connections")
+
+
 with Serve("--ledger", ledger, "--max-running", "256", "--max-waiting", "1024") as s:
     server.wait_ready(s.port)
     run = load.Load(s.port, key, 1, BODY_MAX)
@@ -48,7 +57,7 @@ with Serve("--ledger", ledger, "--max-running", "256", "--max-waiting", "1024") 
     check("every client was served", lambda: run.nobody_starved(CLIENTS))
     check("memory is flat", flat)
     check("the server answers", lambda: equal(request(s.port, "GET", "/health")[0], 200))
-    check("no connection is left", lambda: equal(metric(s.port, "hadal:connections", auth), 1, "open connections"))
+    check("no connection is left", none_left)
     check("the ledger is what the clients counted", lambda: run.ledger_agrees(ledger))
     s.process.terminate()
     check("the server ends well", lambda: equal(s.process.wait(), 0))
