@@ -157,7 +157,7 @@ $(B)/tests/check/emulated_%.o: src/ops/cpu/kern_fast_%.c tests/check/emulate/imm
 	    -Dfast_kern_$*=emulated_$* -MMD -MP -c -o $@ $<
 
 # Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.
-$(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libserve.a $(B)/libhadal.a
+$(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/tests/util/libtest.a $(B)/libserve.a $(B)/libhadal.a
 	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) $(SERVE_LIBS)
 
 .SECONDARY:

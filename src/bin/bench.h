@@ -79,6 +79,8 @@ int bench_model(struct bench *b, struct err *e);
 int bench_ops(struct bench *b, const struct config *c, struct err *e);
 /* The engine under many requests (bench_serving.c), instead of the others; the prefix has contexts[0] tokens. */
 int bench_serving(struct bench *b, struct err *e);
+/* Its part about the disk tier (bench_spill.c): a conversation of contexts[0] tokens, in a folder made here and removed. */
+int bench_spill(struct bench *b, struct err *e);
 /* What the HTTP server adds to the engine (bench_http.c), instead of the others. */
 int bench_http(struct bench *b, struct err *e);
 

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bin/bench.h"
 #include "engine/engine.h"
@@ -195,6 +196,8 @@ static int measure_fresh(struct serving *s, struct err *e)
 int bench_serving(struct bench *b, struct err *e)
 {
     struct serving s = {.b = b, .rng = {1}};
+    if (b->only != NULL && strncmp(b->only, "serving disk", 12) == 0)
+        return bench_spill(b, e);
     int rc = open_serving(&s, true, e);
     if (rc != HD_OK)
         return rc;
@@ -213,5 +216,5 @@ int bench_serving(struct bench *b, struct err *e)
         engine_close(&s.engine);
     }
     ids_free(&s.prefix);
-    return rc;
+    return rc != HD_OK ? rc : bench_spill(b, e);
 }

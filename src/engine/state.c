@@ -160,6 +160,14 @@ static bool kept_use(struct engine *e, struct job *j, int i, int64_t n)
 
 /* ---------------------------------------------------------------- keeping */
 
+/* To the disk tier. The same tokens again, if they are whole pages, start a page before their end. */
+static void offer(struct engine *e, const struct job *j)
+{
+    if (j->node != CACHE_NONE && j->n_fed % CACHE_PAGE == 0)
+        tier_offer(e, e->cache.nodes[j->node].parent);
+    tier_offer(e, j->node);
+}
+
 static void put_kept(struct engine *e, struct kv_seq *seq, struct ids tokens, const struct job *j)
 {
     if (e->n_kept == e->max_kept)
@@ -192,7 +200,7 @@ static struct ids fed_tokens(const struct job *j)
 
 void state_keep_prompt(struct engine *e, const struct job *j)
 {
-    tier_offer(e, j->node);
+    offer(e, j);
     if (e->max_kept == 0 || is_kept(e, j))
         return;
     struct kv_seq *seq = copy_of(e, j->seq, j->node);
@@ -210,7 +218,7 @@ void state_keep(struct engine *e, struct job *j)
         state_drop(e, j);
         return;
     }
-    tier_offer(e, j->node);
+    offer(e, j);
     put_kept(e, j->seq, fed_tokens(j), j);
     j->seq = NULL;
     j->node = CACHE_NONE;
@@ -310,7 +318,7 @@ void state_drop(struct engine *e, struct job *j)
     if (j->seq == NULL)
         return;
     cache_touch(&e->cache, j->node);
-    tier_offer(e, j->node);
+    offer(e, j);
     cache_leave(&e->cache, j->node);
     j->node = CACHE_NONE;
     put_seq(e, &j->seq);

@@ -216,6 +216,25 @@ static void work_for_ever(uint64_t seed)
         check_reply(e, (int)rng_below(&rng, N_TEXTS), &reused);
 }
 
+/* The same prompt again, of whole pages: its last token is run again, so it goes on a page before its end. */
+static void test_whole_pages(void **state)
+{
+    (void)state;
+    static struct fake_device d;
+    struct reply r;
+    make_folder();
+    for (int i = 0; i < 512; i++)
+        texts[0][i] = 10 + i % 50;
+    for (int round = 0; round < 2; round++) {
+        struct engine *e = open_fake(&d, false);
+        take_reply(submit(e, "a", texts[0], 512, 0, round == 0 ? 1 : 3), &r);
+        assert_int_equal(r.reused, round == 0 ? 0 : 384);
+        engine_close(&e);
+        fake_device_free(&d);
+    }
+    remove_folder();
+}
+
 static void test_killed(void **state)
 {
     (void)state;
@@ -265,6 +284,7 @@ int main(void)
         return 1;
     }
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_pages),
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_fast),
         cmocka_unit_test(test_reference),
