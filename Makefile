@@ -59,7 +59,7 @@ BIN_OBJ := $(BIN_SRC:%.c=$(B)/%.o)
 SERVE_OBJ := $(SERVE_SRC:%.c=$(B)/%.o)
 
 # A test program is tests/SUITE/test_NAME.c; every one is linked with tests/util/*.c, cmocka and the whole library.
-SUITES  := unit check house fuzz cli golden tiny api sim e2e
+SUITES  := unit check house fuzz cli golden tiny api sim fault e2e
 TESTS   := $(patsubst %.c,$(B)/%,$(sort $(foreach s,$(SUITES),$(wildcard tests/$s/test_*.c))))
 UNIT    := $(filter $(B)/tests/unit/%,$(TESTS))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -146,6 +146,11 @@ $(B)/tests/util/libtest.a: $(UTIL)
 
 $(filter-out $(FUZZ),$(TESTS)) $(HELPERS): $(B)/tests/%: $(B)/tests/%.o $(B)/tests/util/libtest.a $(B)/libserve.a $(B)/libhadal.a
 	$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS) $(SERVE_LIBS)
+
+# Calls that fail as the test says.
+FAULTS := malloc calloc realloc aligned_alloc posix_memalign pread pwrite posix_fallocate fdatasync flock openat pthread_create \
+          io_uring_queue_init io_uring_submit __io_uring_get_cqe
+$(B)/tests/fault/test_fault: LDLIBS += $(FAULTS:%=-Wl,--wrap=%)
 
 # The kernel harness is one program of several files.
 $(B)/tests/check/test_check: $(CHECK) $(EMULATED)

@@ -19,8 +19,8 @@ void cache_open(struct cache *c, const struct runner *r)
     c->free_list = xcalloc((size_t)n, sizeof *c->free_list);
     c->bucket = xcalloc(buckets, sizeof *c->bucket);
     memset(c->bucket, 0xff, buckets * sizeof *c->bucket);
-    if (!heap_init(&c->leaves, n) || !heap_init(&c->spare_tails, n))
-        abort(); /* of the size of the arrays above */
+    heap_open(&c->leaves, n);
+    heap_open(&c->spare_tails, n);
     for (int32_t i = 0; i < n; i++)
         c->free_list[i] = n - 1 - i;
 }

@@ -1,5 +1,7 @@
 #include "engine/heap.h"
 
+#include "base/base.h"
+
 #include <stdlib.h>
 
 bool heap_init(struct heap *h, int32_t n_max)
@@ -11,6 +13,13 @@ bool heap_init(struct heap *h, int32_t n_max)
         return true;
     heap_free(h);
     return false;
+}
+
+void heap_open(struct heap *h, int32_t n_max)
+{
+    size_t n = n_max > 0 ? (size_t)n_max : 1;
+    *h = (struct heap){.item = xcalloc(n, sizeof *h->item), .place = xcalloc(n, sizeof *h->place),
+                       .key = xcalloc(n, sizeof *h->key)};
 }
 
 void heap_free(struct heap *h)

@@ -38,12 +38,13 @@ void job_start(struct engine *e, struct job *j)
 /* ---------------------------------------------------------------- items */
 
 /* Tails for the page ends that the item reaches. A free one is used anywhere; another node's is taken only for the last
- * page end of the item and for the place where prompts were seen to part. */
+ * page end of the item, for the place where prompts were seen to part, and for where the same prompt again would go on
+ * (its last token is always run again). */
 static void take_tails(struct engine *e, const struct job *j, int32_t *tails)
 {
     int64_t from = j->n_fed / CACHE_PAGE, to = (j->n_fed + j->n_rows) / CACHE_PAGE;
     for (int64_t end = from + 1; end <= to; end++)
-        tails[end - from - 1] = cache_take_tail(&e->cache, end == to || end == j->match_depth);
+        tails[end - from - 1] = cache_take_tail(&e->cache, end == to || end == j->match_depth || end == (j->n_prompt - 1) / CACHE_PAGE);
 }
 
 static int make_items(struct engine *e)
