@@ -1,7 +1,8 @@
 /* The disk tier: a conversation that comes back from disk against computing it again, and what saving costs a reply that
  * runs beside it. Ratios within one run. */
-#include <stdio.h>
+#include <dirent.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "bin/bench.h"
 #include "engine/engine.h"
@@ -135,12 +136,19 @@ static int measure_saving(struct disk_bench *s, struct err *e)
     return HD_OK;
 }
 
+/* It holds files only. */
 static void remove_folder(const char *dir)
 {
-    char *command = xasprintf("rm -rf '%s'", dir);
-    if (system(command) != 0)
-        fprintf(stderr, "hadal bench: %s is left over\n", dir);
-    free(command);
+    DIR *d = opendir(dir);
+    for (struct dirent *f; d != NULL && (f = readdir(d)) != NULL;) {
+        char *path = path_join(dir, f->d_name);
+        if (f->d_name[0] != '.')
+            unlink(path);
+        free(path);
+    }
+    if (d != NULL)
+        closedir(d);
+    rmdir(dir);
 }
 
 int bench_spill(struct bench *b, struct err *e)

@@ -44,7 +44,8 @@ static void take_tails(struct engine *e, const struct job *j, int32_t *tails)
 {
     int64_t from = j->n_fed / CACHE_PAGE, to = (j->n_fed + j->n_rows) / CACHE_PAGE;
     for (int64_t end = from + 1; end <= to; end++)
-        tails[end - from - 1] = cache_take_tail(&e->cache, end == to || end == j->match_depth || end == (j->n_prompt - 1) / CACHE_PAGE);
+        tails[end - from - 1] = cache_take_tail(&e->cache, end == to || end == j->match_depth ||
+                                                           end == (j->n_prompt - 1) / CACHE_PAGE);
 }
 
 static int make_items(struct engine *e)
