@@ -131,8 +131,8 @@ static int measure_saving(struct disk_bench *s, struct err *e)
     engine_read_stats(s->engine, &after);
     double a = median(beside, s->b->rounds), b = median(quiet, s->b->rounds);
     bench_add(s->b, "serving disk pages saved", "pages", (double)(after.disk.pages_saved - before.disk.pages_saved));
-    bench_add(s->b, "serving reply token, pages being saved", "ms", a);
-    bench_add(s->b, "serving reply token, pages being saved", "x of quiet", a / b);
+    bench_add(s->b, "serving disk reply token, saving", "ms", a);
+    bench_add(s->b, "serving disk reply token, saving", "x of quiet", a / b);
     return HD_OK;
 }
 
