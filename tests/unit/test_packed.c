@@ -83,7 +83,7 @@ static float *logits_with(const struct model_options *o, bool mapped, size_t *n)
 {
     static const int32_t tokens[] = {1, 2, 3, 5, 8, 13, 21, 34, 55};
     struct model *m;
-    struct kv_seq *s;
+    struct kv_seq *s = NULL;
     struct step_result r;
     struct err e = {0};
     if (model_open(&m, in_dir("model"), o, NULL, &e) != HD_OK || kv_seq_open(&s, m, 64, &e) != HD_OK)
