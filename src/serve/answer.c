@@ -13,6 +13,7 @@ void api_answer_free(struct api_answer *a)
 {
     for (int i = 0; i < a->n_parts; i++) {
         buf_free(&a->parts[i].text);
+        buf_free(&a->parts[i].tokens);
         free(a->parts[i].name);
     }
     free(a->parts);
@@ -143,14 +144,34 @@ static void tell(const struct telling *t, struct api_event ev)
     ev.tokens = with_tokens ? tokens : NULL;
     ev.tokens_reasoning = ev.kind == API_REASONING;
     t->fn(t->a, &ev, t->out);
-    if (with_tokens)
-        buf_clear(tokens);
+    if (!with_tokens)
+        return;
+    buf_clear(tokens);
+    if (ev.kind == API_TEXT)
+        t->a->n_in_parts = 0;
+}
+
+/* The logprobs that have come since the last text belong to this one. */
+static void add_tokens(struct api_answer *a, struct api_part *p)
+{
+    size_t from = a->n_in_parts;
+    const struct buf *tokens = &a->tokens[0];
+    if (tokens->len <= from)
+        return;
+    if (tokens->data[from] == ',')
+        from++;
+    if (p->tokens.len > 0)
+        buf_char(&p->tokens, ',');
+    buf_add(&p->tokens, tokens->data + from, tokens->len - from);
+    a->n_in_parts = tokens->len;
 }
 
 static void add_text(const struct telling *t, enum api_part_kind kind, const char *text, size_t n)
 {
     struct api_part *p = part_of_text(t->a, kind);
     buf_add(&p->text, text, n);
+    if (kind == PART_TEXT)
+        add_tokens(t->a, p);
     tell(t, (struct api_event){.kind = kind == PART_TEXT ? API_TEXT : API_REASONING, .text = text, .n = n, .part = p});
 }
 

@@ -319,8 +319,9 @@ static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
         return api_fail(r->e, API_BAD, "tool_choice.type: must be auto, any, tool or none");
     if (forced && !field_is_text(name))
         return api_fail(r->e, API_BAD, "tool_choice.name: Field required");
-    return rules_forced_call(r->q, !forced ? json_string("required")
-                                           : json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name), r->e);
+    json_t *choice = forced ? json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name)
+                            : json_string("required");
+    return rules_forced_call(r->q, choice, r->e);
 }
 
 /* Such a tool is no part of the prompt until a result refers to it. */

@@ -73,6 +73,7 @@ enum api_part_kind { PART_REASONING, PART_TEXT, PART_CALL };
 struct api_part {
     enum api_part_kind kind;
     struct buf text;  /* of a call: its arguments */
+    struct buf tokens; /* of text: its logprobs, as in the answer's */
     char *name;       /* of a call */
     char id[40];      /* of a call */
     int i_call;
@@ -91,6 +92,7 @@ struct api_answer {
     struct api_part *parts;
     int n_parts, cap_parts, n_calls;
     struct buf tokens[2]; /* JSON objects of logprobs, comma-separated: answer, reasoning */
+    size_t n_in_parts;    /* bytes of tokens[0] that parts have */
     struct buf broken;    /* markup of a broken call: becomes text unless the reply was cut */
 
     enum finish finish;

@@ -76,30 +76,103 @@ static int read_stream(struct api_req *q, const json_t *body, struct api_error *
     return field_bool(o, "include_usage", &q->include_usage, e);
 }
 
+/* A number of alternatives; 0: the chosen tokens alone. */
+static int read_logprobs(struct api_req *q, const json_t *body, struct api_error *e)
+{
+    int64_t n = 0;
+    if (field_int(body, "logprobs", &n, &q->logprobs, e) != 0)
+        return -1;
+    if (n < 0 || n > TOP_LOGPROBS_MAX)
+        return api_fail(e, API_BAD, "Invalid logprobs value, the valid range of logprobs is [0, %d]", TOP_LOGPROBS_MAX);
+    if (q->logprobs && q->echo != NULL)
+        return api_fail(e, API_BAD, "echo and logprobs do not go together: a prompt has no logprobs here");
+    if (q->logprobs) {
+        json_object_set_new(q->gen, "logprobs", json_true());
+        json_object_set_new(q->gen, "top_logprobs", json_integer(n));
+    }
+    return 0;
+}
+
 static int completions_read(struct api_req *q, const json_t *body, const struct api_env *env, struct api_error *e)
 {
     struct api_env free_env = *env; /* temperature and top_p mean here what they say */
-    int64_t n = 1, logprobs = 0;
+    int64_t n = 1;
     bool given;
     int think;
     free_env.free_sampling = true;
     q->gen = json_object();
     if (rules_model(body, env, &think, e) != 0 || read_prompt(q, body, env, e) != 0 || read_stream(q, body, e) != 0 ||
-        field_int(body, "n", &n, &given, e) != 0 || field_int(body, "logprobs", &logprobs, &given, e) != 0 ||
+        field_int(body, "n", &n, &given, e) != 0 || read_logprobs(q, body, e) != 0 ||
         rules_sampling(q, body, &free_env, e) != 0 || rules_max_tokens(q, body, "max_tokens", e) != 0 ||
         rules_stop(q, body, "stop", e) != 0 || field_bool(body, "include_cost", &q->include_cost, e) != 0)
         return -1;
     if (n != 1)
         return api_fail(e, API_BAD, "Invalid n value (currently only n = 1 is supported)");
-    if (logprobs != 0)
-        return api_fail(e, API_BAD, "logprobs is not supported here: use chat completions");
     return 0;
 }
 
 /* ---------------------------------------------------------------- the answer */
 
-static void write_body(const struct api_answer *a, const char *text, size_t n, bool ends, struct buf *out)
+/* Characters that begin in a token: their bytes but those that go on with a character. */
+static int64_t n_chars(const json_t *bytes)
 {
+    int64_t n = 0;
+    size_t i;
+    json_t *b;
+    json_array_foreach((json_t *)(uintptr_t)bytes, i, b)
+        n += (json_integer_value(b) & 0xC0) != 0x80;
+    return n;
+}
+
+static void write_alternatives(const json_t *token, struct buf *out)
+{
+    size_t i;
+    json_t *one;
+    out_open(out, NULL, '{');
+    json_array_foreach(json_object_get(token, "top_logprobs"), i, one)
+        out_real(out, json_string_value(json_object_get(one, "token")), json_number_value(json_object_get(one, "logprob")));
+    out_close(out, '}');
+}
+
+/* The older form of logprobs: one list for each kind of thing. Returns where the next token's text begins. */
+static int64_t write_logprobs(const struct buf *tokens, int64_t offset, struct buf *out)
+{
+    struct buf text = {0};
+    size_t i;
+    json_t *token;
+    buf_printf(&text, "[%s]", tokens != NULL && tokens->len > 0 ? tokens->data : "");
+    json_t *list = json_load_exact(text.data, text.len, "tokens", false, NULL);
+    out_open(out, "logprobs", '{');
+    out_open(out, "tokens", '[');
+    json_array_foreach(list, i, token)
+        out_text(out, NULL, json_string_value(json_object_get(token, "token")),
+                 json_string_length(json_object_get(token, "token")));
+    out_close(out, ']');
+    out_open(out, "token_logprobs", '[');
+    json_array_foreach(list, i, token)
+        out_real(out, NULL, json_number_value(json_object_get(token, "logprob")));
+    out_close(out, ']');
+    out_open(out, "top_logprobs", '[');
+    json_array_foreach(list, i, token)
+        write_alternatives(token, out);
+    out_close(out, ']');
+    out_open(out, "text_offset", '[');
+    json_array_foreach(list, i, token) {
+        out_int(out, NULL, offset);
+        offset += n_chars(json_object_get(token, "bytes"));
+    }
+    buf_str(out, "]}");
+    json_decref(list);
+    buf_free(&text);
+    return offset;
+}
+
+/* offset: of the text's first character; NULL: the beginning. */
+static void write_body(const struct api_answer *a, const char *text, size_t n, bool ends, const struct buf *tokens,
+                       int64_t *offset, struct buf *out)
+{
+    int64_t start = 0;
+    offset = offset != NULL ? offset : &start;
     out_open(out, NULL, '{');
     out_str(out, "id", a->id);
     out_str(out, "object", "text_completion");
@@ -110,7 +183,10 @@ static void write_body(const struct api_answer *a, const char *text, size_t n, b
     out_open(out, NULL, '{');
     out_text(out, "text", text, n);
     out_int(out, "index", 0);
-    out_null(out, "logprobs");
+    if (a->req->logprobs)
+        *offset = write_logprobs(tokens, *offset, out);
+    else
+        out_null(out, "logprobs");
     if (ends)
         out_str(out, "finish_reason", a->finish == FINISH_STOP ? "stop" : a->finish == FINISH_LENGTH ? "length" : "aborted");
     else
@@ -129,7 +205,7 @@ static void completions_whole(const struct api_answer *a, struct buf *out)
     if (a->req->echo != NULL)
         buf_add(&text, json_string_value(a->req->echo), json_string_length(a->req->echo));
     api_answer_text(a, PART_TEXT, &text);
-    write_body(a, text.data, text.len, true, out);
+    write_body(a, text.data, text.len, true, &a->tokens[0], NULL, out);
     buf_free(&text);
 }
 
@@ -140,9 +216,10 @@ static void completions_event(struct api_answer *a, const struct api_event *ev, 
     if (ev->kind == API_BEGIN && echo == NULL)
         return;
     if (echo != NULL)
-        write_body(a, json_string_value(echo), json_string_length(echo), false, &one);
+        write_body(a, json_string_value(echo), json_string_length(echo), false, NULL, &a->sequence, &one);
     else
-        write_body(a, ev->text, ev->n, ev->kind == API_END, &one);
+        write_body(a, ev->text, ev->n, ev->kind == API_END, ev->kind == API_END ? &a->tokens[0] : ev->tokens, &a->sequence,
+                   &one);
     buf_str(out, "data: ");
     buf_add(out, one.data, one.len);
     buf_str(out, ev->kind == API_END ? "\n\ndata: [DONE]\n\n" : "\n\n");

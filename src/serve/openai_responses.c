@@ -294,8 +294,29 @@ static int read_refused(struct reading *r, const json_t *body)
         if (field_get(body, state[i]) != NULL)
             return api_fail(r->e, API_BAD, "%s is not supported: this server keeps no conversations, replay the full "
                             "history", state[i]);
-    if (json_integer_value(field_get(body, "top_logprobs")) > 0)
-        return api_fail(r->e, API_BAD, "top_logprobs is not supported here: use chat completions");
+    return 0;
+}
+
+/* Logprobs come when they are included, or when alternatives are asked for. */
+static int read_logprobs(struct reading *r, const json_t *body)
+{
+    const json_t *include = field_get(body, "include"), *one;
+    int64_t n = 0;
+    bool given;
+    size_t i;
+    if (field_int(body, "top_logprobs", &n, &given, r->e) != 0)
+        return -1;
+    if (n < 0 || n > TOP_LOGPROBS_MAX)
+        return api_fail(r->e, API_BAD, "Invalid top_logprobs value, the valid range of top_logprobs is [0, %d]",
+                        TOP_LOGPROBS_MAX);
+    r->q->logprobs = n > 0;
+    json_array_foreach((json_t *)(uintptr_t)include, i, one)
+        r->q->logprobs |= is(json_string_value(one), "message.output_text.logprobs");
+    r->q->n_top_logprobs = (int)n;
+    if (r->q->logprobs) {
+        json_object_set_new(r->q->gen, "logprobs", json_true());
+        json_object_set_new(r->q->gen, "top_logprobs", json_integer(n));
+    }
     return 0;
 }
 
@@ -316,8 +337,8 @@ static int responses_read(struct api_req *q, const json_t *body, const struct ap
     q->gen = json_object();
     keep_echo(&r, body);
     rc = rules_model(body, env, &think, e);
-    if (rc == 0 && (read_refused(&r, body) != 0 || read_input(&r, body) != 0 || read_reasoning(&r, body, think) != 0 ||
-                    read_tools(&r, body) != 0 || read_format(&r, body) != 0 ||
+    if (rc == 0 && (read_refused(&r, body) != 0 || read_logprobs(&r, body) != 0 || read_input(&r, body) != 0 ||
+                    read_reasoning(&r, body, think) != 0 || read_tools(&r, body) != 0 || read_format(&r, body) != 0 ||
                     field_bool(body, "stream", &q->stream, e) != 0 || rules_sampling(q, body, env, e) != 0 ||
                     rules_max_tokens(q, body, "max_output_tokens", e) != 0 || field_text(body, "user", &user, e) != 0))
         rc = -1;
@@ -356,13 +377,24 @@ static void write_custom_input(const struct api_part *p, const char *key, struct
     json_decref(v);
 }
 
-static void write_content(const struct api_part *p, const char *key, bool complete, struct buf *out)
+static void write_tokens(const struct buf *tokens, struct buf *out)
+{
+    out_open(out, "logprobs", '[');
+    if (tokens != NULL && tokens->len > 0)
+        buf_add(out, tokens->data, tokens->len);
+    out_close(out, ']');
+}
+
+static void write_content(const struct api_answer *a, const struct api_part *p, const char *key, bool complete,
+                          struct buf *out)
 {
     bool reasoning = p->kind == PART_REASONING;
     out_open(out, key, '{');
     out_str(out, "type", reasoning ? "reasoning_text" : "output_text");
     if (!reasoning)
         out_raw(out, "annotations", "[]", 2);
+    if (!reasoning && a->req->logprobs)
+        write_tokens(complete ? &p->tokens : NULL, out);
     out_text(out, "text", p->text.data, complete ? p->text.len : 0);
     out_close(out, '}');
 }
@@ -397,7 +429,7 @@ static void write_item(const struct api_answer *a, int index, const struct api_p
         out_raw(out, "summary", "[]", 2);
     out_open(out, "content", '[');
     if (complete)
-        write_content(p, NULL, true, out);
+        write_content(a, p, NULL, true, out);
     out_close(out, ']');
     out_close(out, '}');
 }
@@ -550,16 +582,16 @@ static void whole_item_event(struct api_answer *a, const char *type, const struc
 static void part_event(struct api_answer *a, const char *type, const struct api_part *p, bool complete, struct buf *out)
 {
     item_event(a, type, true, out);
-    write_content(p, "part", complete, out);
+    write_content(a, p, "part", complete, out);
     event_close(out);
 }
 
-static void delta_event(struct api_answer *a, const char *type, bool content, const char *text, size_t n, struct buf *out)
+static void delta_event(struct api_answer *a, const char *type, bool content, const struct api_event *ev, struct buf *out)
 {
     item_event(a, type, content, out);
-    out_text(out, "delta", text, n);
+    out_text(out, "delta", ev->text, ev->n);
     if (content && a->block == PART_TEXT)
-        out_raw(out, "logprobs", "[]", 2);
+        write_tokens(ev->tokens, out);
     event_close(out);
 }
 
@@ -568,7 +600,7 @@ static void text_close(struct api_answer *a, const struct api_part *p, struct bu
     item_event(a, p->kind == PART_TEXT ? "response.output_text.done" : "response.reasoning_text.done", true, out);
     out_text(out, "text", p->text.data, p->text.len);
     if (p->kind == PART_TEXT)
-        out_raw(out, "logprobs", "[]", 2);
+        write_tokens(&p->tokens, out);
     event_close(out);
     part_event(a, "response.content_part.done", p, true, out);
 }
@@ -630,18 +662,18 @@ static void responses_event(struct api_answer *a, const struct api_event *ev, st
         break;
     case API_REASONING:
         item_open(a, ev->part, out);
-        delta_event(a, "response.reasoning_text.delta", true, ev->text, ev->n, out);
+        delta_event(a, "response.reasoning_text.delta", true, ev, out);
         break;
     case API_TEXT:
         item_open(a, ev->part, out);
-        delta_event(a, "response.output_text.delta", true, ev->text, ev->n, out);
+        delta_event(a, "response.output_text.delta", true, ev, out);
         break;
     case API_CALL_BEGIN:
         item_open(a, ev->part, out);
         break;
     case API_CALL_ARGS:
         if (!is_custom(a->req, ev->part->name))
-            delta_event(a, "response.function_call_arguments.delta", false, ev->text, ev->n, out);
+            delta_event(a, "response.function_call_arguments.delta", false, ev, out);
         break;
     case API_CALL_END:
     case API_CALL_BROKEN:

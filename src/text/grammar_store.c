@@ -115,7 +115,7 @@ static int compile(struct grammar *g, const struct grammar_spec *s, struct err *
     if (g->too_large)
         return err_set(e, HD_EUNSUPPORTED, "the schemas are too large to be enforced: more than %d states", NODES_MAX);
     if (!grammar_settle(g))
-        return err_set(e, HD_EUNSUPPORTED, "no value of the schema is nested less than %d levels deep, or it allows none at all",
+        return err_set(e, HD_EUNSUPPORTED, "the schema allows none of the values that are nested less than %d levels deep",
                        STACK_MAX);
     return HD_OK;
 }

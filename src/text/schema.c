@@ -195,8 +195,8 @@ static int32_t any_of(struct schema_reader *r, const json_t *list, const char *k
         for (k = 0; k < i && keyword[0] == 'o'; k++) {
             other = json_array_get(list, k);
             if (!schema_disjoint(r, one, other))
-                return schema_refuse(r, "schemas %zu and %zu may match the same value; use anyOf, or a property whose const or "
-                                     "enum tells them apart", k, i);
+                return schema_refuse(r, "schemas %zu and %zu may match the same value; use anyOf, or a property whose "
+                                     "const or enum tells them apart", k, i);
         }
         int32_t part = schema_rule(r, one, types, raw);
         if (part < 0)

@@ -326,7 +326,23 @@ def fim(s):
     equal("".join(json.loads(f[1])["choices"][0]["text"] for f in frames[:-1]), "Hello, world.", "the stream")
     got = post(s.port, "/beta/completions", {"model": "deepseek-v4-flash", "prompt": "PLAIN", "echo": True})[2]
     equal(got["choices"][0]["text"], "PLAINHello, world.", "echo")
-    refused(s, 400, "logprobs is not supported here", {**ask, "logprobs": 2}, "/beta/completions")
+    refused(s, 400, "Invalid logprobs", {**ask, "logprobs": 21}, "/beta/completions")
+    refused(s, 400, "echo and logprobs", {**ask, "suffix": None, "echo": True, "logprobs": 1}, "/beta/completions")
+
+
+def fim_logprobs(s):
+    ask = {"model": "deepseek-v4-flash", "prompt": "PLAIN", "logprobs": 2}
+    got = post(s.port, "/beta/completions", ask)[2]["choices"][0]["logprobs"]
+    equal(list(got), ["tokens", "token_logprobs", "top_logprobs", "text_offset"], "keys")
+    equal("".join(got["tokens"]), "Hello, world.", "tokens")
+    equal(got["text_offset"], [len("".join(got["tokens"][:i])) for i in range(len(got["tokens"]))], "offsets")
+    equal([len(t) for t in got["top_logprobs"]], [2] * len(got["tokens"]), "alternatives")
+    equal(all(t in top for t, top in zip(got["tokens"], got["top_logprobs"])), True, "the chosen token is among them")
+    frames = [json.loads(f[1])["choices"][0]["logprobs"] for f in stream(s.port, "/beta/completions",
+                                                                        {**ask, "stream": True})[:-1]]
+    for key in got:
+        equal([v for f in frames for v in f[key]], got[key], f"{key} of the stream")
+    equal(post(s.port, "/beta/completions", {**ask, "logprobs": 0})[2]["choices"][0]["logprobs"]["top_logprobs"][0], {}, "none")
 
 
 def prefix(s):
@@ -424,6 +440,7 @@ with Scripted(SCRIPT) as s:
     check("several requests on one connection", lambda: keep_alive(s))
     check("64 streams", lambda: many(s))
     check("text completions and filling in", lambda: fim(s))
+    check("logprobs of text completions", lambda: fim_logprobs(s))
     check("prefix completion", lambda: prefix(s))
     check("paths", lambda: paths(s))
     check("tokenize and detokenize", lambda: tokens(s))

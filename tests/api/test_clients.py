@@ -151,6 +151,19 @@ def responses_custom(c):
     equal((item.type, item.input), ("custom_tool_call", '*** Begin Patch\n"x"'))
 
 
+def responses_logprobs(c):
+    ask = {"model": MODEL, "input": "THINK", "include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    r = c.responses.create(**ask)
+    tokens = r.output[1].content[0].logprobs
+    equal(("".join(t.token for t in tokens), {len(t.top_logprobs) for t in tokens}), ("It is 4.", {2}))
+    events = list(c.responses.create(stream=True, **ask))
+    deltas = [t.token for e in events if e.type == "response.output_text.delta" for t in e.logprobs]
+    done = [e for e in events if e.type == "response.output_text.done"][0].logprobs
+    equal((deltas, [t.token for t in done]), ([t.token for t in tokens], [t.token for t in tokens]), "tokens of the stream")
+    equal([t.token for t in events[-1].response.output[1].content[0].logprobs], deltas, "tokens at the end")
+    equal(c.responses.create(model=MODEL, input="THINK").output[1].content[0].logprobs, None, "logprobs that nobody asked for")
+
+
 def responses_cut(c):
     r = c.responses.create(model=MODEL, input="THINK", max_output_tokens=1)
     equal((r.status, r.incomplete_details.reason), ("incomplete", "max_output_tokens"))
@@ -250,7 +263,7 @@ with Scripted(SCRIPT) as s:
         check(f"openai, chat: {name}", lambda: test(c))
     check("openai, chat: asynchronous", lambda: asyncio.run(chat_async(s.url)))
     for name, test in (("an answer", responses), ("a stream of calls and their results", responses_stream),
-                       ("a custom tool", responses_custom), ("a cut answer", responses_cut), ("refusals", responses_errors)):
+                       ("a custom tool", responses_custom), ("logprobs", responses_logprobs), ("a cut answer", responses_cut), ("refusals", responses_errors)):
         check(f"openai, responses: {name}", lambda: test(c))
     a = anthropic.Anthropic(base_url=s.url + "/anthropic", api_key="x")
     for name, test in (("an answer", messages), ("a stream of calls and their results", messages_tools),

@@ -59,7 +59,8 @@ PATTERNS = [r"^[a-z]{2,4}-\d+$", r"^(foo|ba[rz])?\.x$", r"^[^0-9\"]*$", r"^\w+@\
             r"^\u0041[\x41-\x43]?$", r"^(a|b(c|d)*)+$", r"x", r"^\s?$", r"^(?:[A-Z][a-z]*?){1,3}|x$"]
 SCHEMAS.update({f"the pattern {p}": {"type": "string", "pattern": p} for p in PATTERNS[:-1]})
 REFUSED = [
-    ({"type": "string", "pattern": PATTERNS[-1]}, "anchor"), ({"not": {}}, "'not'"), ({"not": {"type": "null"}}, "'not'"), ({"type": "array", "uniqueItems": True}, "'uniqueItems'"),
+    ({"type": "string", "pattern": PATTERNS[-1]}, "anchor"), ({"not": {}}, "'not'"),
+    ({"not": {"type": "null"}}, "'not'"), ({"type": "array", "uniqueItems": True}, "'uniqueItems'"),
     ({"type": "object", "patternProperties": {"a": {}}}, "'patternProperties'"), ({"multipleOf": 3}, "'multipleOf'"),
     ({"type": "object", "properties": {"a": {"b": 1, "if": {"type": "null"}}}}, "at '#/properties/a'"),
     ({"type": "string", "pattern": "(?=a)"}, "look-around"), ({"type": "string", "pattern": "a\\b"}, "pattern"),
