@@ -130,6 +130,14 @@ int spill_open_disk(struct spill **out, const struct spill_options *o, struct sp
     return HD_OK;
 }
 
+/* A slower way is not taken in silence. */
+static void tell_way(const struct spill *s)
+{
+    if (!s->o.plain && (!s->disk->ring || !s->disk->direct))
+        spill_say(s, "cache folder %s: %s%s%s", s->disk->dir, s->disk->ring ? "" : "no io_uring, reads one after another",
+                  s->disk->ring || s->disk->direct ? "" : "; ", s->disk->direct ? "" : "no O_DIRECT on this file system");
+}
+
 int spill_open(struct spill **out, const struct spill_options *o, struct err *e)
 {
     struct spill_disk *d = calloc(1, sizeof *d);
@@ -140,7 +148,10 @@ int spill_open(struct spill **out, const struct spill_options *o, struct err *e)
         free(d);
         return rc;
     }
-    return spill_open_disk(out, o, d, e);
+    rc = spill_open_disk(out, o, d, e);
+    if (rc == HD_OK)
+        tell_way(*out);
+    return rc;
 }
 
 void spill_close(struct spill **ps)

@@ -464,7 +464,7 @@ static void test_folder(void **state)
 }
 
 /* A writer is killed by the system at a random moment, twenty times over; what is there afterwards is right. */
-static void write_for_ever(const struct spill_options *o, int from)
+static void write_for_ever(const struct spill_options *o, int from, int told)
 {
     struct spill *s = NULL;
     if (spill_open(&s, o, NULL) != HD_OK)
@@ -473,6 +473,8 @@ static void write_for_ever(const struct spill_options *o, int from)
         if (save_one(s, "a", n % 50, 1, SPILL_PAGE) != SPILL_TAKEN || save_one(s, "b", n, 1, SPILL_PAGE) != SPILL_TAKEN)
             _exit(1);
         spill_poll(s, false);
+        if (write(told, "", 1) != 1)
+            _exit(1);
     }
 }
 
@@ -487,12 +489,19 @@ static void test_killed_by_the_system(void **state)
     o.no_thread = false;
     o.limit_bytes = 8 * LIMIT;
     for (int round = 0; round < 20; round++) {
+        int told[2];
+        char byte;
+        assert_int_equal(pipe(told), 0);
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0)
-            write_for_ever(&o, round * 1000);
-        usleep(2000 + rng_below(&r, 30000));
+            write_for_ever(&o, round * 1000, told[1]);
+        for (uint32_t k = 5 + rng_below(&r, 60); k > 0; k--) /* it has begun, however slow the machine is */
+            assert_int_equal(read(told[0], &byte, 1), 1);
+        usleep(rng_below(&r, 3000));
         kill(child, SIGKILL);
+        close(told[0]);
+        close(told[1]);
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFSIGNALED(status));

@@ -206,14 +206,17 @@ static void check_reply(struct engine *e, int i, int64_t *reused)
     ids_free(&all);
 }
 
-static void work_for_ever(uint64_t seed)
+static void work_for_ever(uint64_t seed, int told)
 {
     static struct fake_device d;
     struct rng rng = {seed};
     int64_t reused = 0;
     struct engine *e = open_fake(&d, true);
-    for (;;)
+    for (;;) {
         check_reply(e, (int)rng_below(&rng, N_TEXTS), &reused);
+        if (write(told, "", 1) != 1)
+            _exit(1);
+    }
 }
 
 /* The same prompt again, of whole pages: its last token is run again, so it goes on a page before its end. */
@@ -248,13 +251,20 @@ static void test_killed(void **state)
             texts[i][k] = 10 + (int32_t)rng_below(&rng, FAKE_VOCAB - 10);
     for (int round = 0; round < ROUNDS; round++) {
         struct engine_stats s;
+        int told[2];
+        char byte;
         fflush(stdout);
+        assert_int_equal(pipe(told), 0);
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0)
-            work_for_ever((uint64_t)round);
-        usleep(3000 + rng_below(&rng, 40000));
+            work_for_ever((uint64_t)round, told[1]);
+        for (uint32_t k = 2 + rng_below(&rng, 10); k > 0; k--) /* it has begun, however slow the machine is */
+            assert_int_equal(read(told[0], &byte, 1), 1);
+        usleep(rng_below(&rng, 5000));
         kill(child, SIGKILL);
+        close(told[0]);
+        close(told[1]);
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
