@@ -421,6 +421,25 @@ def metrics():
         equal((hits > 100, hits), (True, metric(s.port, "vllm:prefix_cache_hits_total")), "hits by tier and in all")
 
 
+def tiers():
+    """What a server knows goes to disk when it ends, and the next one begins with it; each tier has its own count."""
+    ask = {**body("Who are you? " * 60, max_tokens=4), "model": "tiny"}
+    seen = []
+    for _ in range(2):
+        with Serve("--cache-dir", path("cache"), "--log", "--keep", "-1") as s:
+            lines = Lines(s.process)
+            server.wait_ready(s.port)
+            u = post(s.port, "/chat/completions", ask)[2]["usage"]
+            text = request(s.port, "GET", "/metrics")[2]
+            disk = [float(x.split()[-1]) for x in text.split("\n") if x.startswith('hadal:cache_hit_tokens_total{tier="disk"')][0]
+            seen.append((u["prompt_cache_hit_tokens"], disk))
+            s.process.terminate()
+            equal(s.process.wait(), 0, "exit code")
+            line = json.loads(lines.wait_for('"POST"'))
+            equal(("cache" in line, line["cached_tokens"]), (True, u["prompt_cache_hit_tokens"]), str(line))
+    equal((seen[0], seen[1][0] >= 128, seen[1][1]), ((0, 0.0), True, float(seen[1][0])), f"hits and those of the disk: {seen}")
+
+
 # ---------------------------------------------------------------- addresses
 
 
@@ -453,5 +472,6 @@ check("no wakeup is lost", no_wakeup_lost)
 check("generation stops when the client goes", stops_soon)
 check("texts are logged only when asked", log_texts)
 check("metrics", metrics)
+check("the cache goes to disk and comes back", tiers)
 check("IPv6", ipv6)
 server.done()
