@@ -5,11 +5,15 @@
 #
 #   bench/goals.sh [FLASH [PRO]]     slices of `hadal synth` (made in $TMPDIR/hadal-goals when not given: 16 GB and 6 GB, and
 #                                    as much again for their packed weights)
+#   CONTEXTS=LIST BATCHES=LIST DEPTH=LIST (of Flash, as in hadal bench)
 #   ROUNDS=5  HADAL=./hadal  OUT=bench/results  PEERS=PYTHON (also bench/peers.py by it, see bench/peers.md)
 set -eu
 HADAL=${HADAL:-./hadal}
 OUT=${OUT:-bench/results}
 ROUNDS=${ROUNDS:-5}
+CONTEXTS=${CONTEXTS:-4K,2K,8K,16K,32K,64K,128K,256K,512K,1M} # batches run at the first one
+BATCHES=${BATCHES:-2,4,8,16,32,64}
+DEPTH=${DEPTH:-32K}
 WORK=${TMPDIR:-/tmp}/hadal-goals
 FLASH=${1:-$WORK/flash}
 PRO=${2:-$WORK/pro}
@@ -18,7 +22,6 @@ mkdir -p "$OUT" "$WORK"
 [ -e "$FLASH/config.json" ] || "$HADAL" synth --shape flash --layers 4 --seed 7 -o "$FLASH"
 [ -e "$PRO/config.json" ] || "$HADAL" synth --shape pro --layers 2 --experts 48 --seed 7 -o "$PRO"
 
-# Everything but the expert tensors of a slice that is not running may leave the page cache; what runs is read in first.
 measure() { # measure NAME MODEL OPTIONS...: NAME.json
     name=$1
     model=$2
@@ -36,7 +39,7 @@ measure() { # measure NAME MODEL OPTIONS...: NAME.json
 
 "$HADAL" convert -m "$FLASH" >&2
 "$HADAL" convert -m "$PRO" >&2
-measure flash "$FLASH" --ctx 4K,2K,8K,16K,32K,64K,128K,256K,512K,1M --batch 2,4,8,16,32,64 --chunk 128,512 --depth 32K \
+measure flash "$FLASH" --ctx "$CONTEXTS" --batch "$BATCHES" --chunk 512,128 --depth "$DEPTH" \
     --svg "$OUT/flash.svg"
 measure flash-native "$FLASH" --layout native --only decode --ctx 4K --batch 1
 measure flash-again "$FLASH" --only decode --ctx 4K --batch 1 # beside native, for their ratio

@@ -83,6 +83,10 @@ typedef struct hadal_options {
     /* Called while opening; non-zero stops with HADAL_ECANCELLED. May be NULL. */
     int (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
     void *progress_arg;
+    /* How fast numerics keep weights: "packed" (NULL; repacked once into a file beside a large model, or in cache_dir when
+     * that folder cannot be written), "memory" (repacked at every open) or "native" (as stored). */
+    const char *layout;
+    const char *cache_dir; /* NULL: none */
 } hadal_options;
 
 HADAL_API void hadal_options_init(hadal_options *o);

@@ -44,6 +44,16 @@ void hadal_options_init(hadal_options *o)
     o->numerics = "fast";
 }
 
+static int read_layout(struct model_options *to, const char *layout, struct err *e)
+{
+    const char *name = layout == NULL ? "packed" : layout;
+    to->native = strcmp(name, "native") == 0;
+    to->pack_in_memory = strcmp(name, "memory") == 0;
+    if (to->native || to->pack_in_memory || strcmp(name, "packed") == 0)
+        return HD_OK;
+    return err_set(e, HD_EARG, "hadal_options.layout is \"%.40s\", expected packed, memory or native", name);
+}
+
 static int read_options(struct engine_options *to, const hadal_options *o, struct err *e)
 {
     engine_options_init(to);
@@ -58,6 +68,9 @@ static int read_options(struct engine_options *to, const hadal_options *o, struc
     int rc = numerics_parse(o->numerics == NULL ? "fast" : o->numerics, &to->model.numerics, e);
     if (rc == HD_OK && o->isa != NULL)
         rc = cpu_isa_parse(o->isa, &to->model.isa, e);
+    if (rc == HD_OK)
+        rc = read_layout(&to->model, o->layout, e);
+    to->model.cache_dir = o->cache_dir;
     to->model.n_threads = o->threads;
     to->model.max_rows = o->step_tokens;
     to->model.kv_budget_bytes = o->kv_bytes;
