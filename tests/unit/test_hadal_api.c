@@ -138,6 +138,10 @@ static void test_open_refusals(void **state)
     assert_int_equal(hadal_open(&h, DIR, &o, &e), HADAL_EARG);
     assert_non_null(strstr(e.message, "sloppy"));
     hadal_options_init(&o);
+    o.layout = "square";
+    assert_int_equal(hadal_open(&h, DIR, &o, &e), HADAL_EARG);
+    assert_non_null(strstr(e.message, "square"));
+    hadal_options_init(&o);
     o.size = 8;
     assert_int_equal(hadal_open(&h, DIR, &o, NULL), HADAL_EARG);
     hadal_options_init(&o);
