@@ -1,44 +1,35 @@
 /* The engine under many requests: decoding together, a swarm over one prefix, a long prompt beside a running reply.
  * Everything is a ratio within one run. Sampling at a temperature so high that replies do not end by themselves. */
+#include "bin/bench_serving.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bin/bench.h"
-#include "engine/engine.h"
-
 enum { SWARM = 32, TAIL = 64, REPLY = 8, DECODE_TOKENS = 96, PROMPT = 32, SEQUENCES_MAX = 64, FRESH = 2 };
 
-struct serving {
-    struct bench *b;
-    struct engine *engine;
-    struct rng rng;
-    struct ids prefix;
-};
-
-static void add_row(struct bench *b, const char *unit, double value, const char *fmt, int64_t n)
+void serving_row(struct bench *b, const char *unit, double value, const char *name, int64_t n)
 {
     struct bench_row *r = &b->rows[b->n_rows++];
     *r = (struct bench_row){.unit = unit, .value = value, .roofline = -1};
-    snprintf(r->name, sizeof r->name, "%s", fmt);
+    snprintf(r->name, sizeof r->name, "%s", name);
     if (n > 0)
-        snprintf(r->name, sizeof r->name, "%s %" PRId64, fmt, n);
+        snprintf(r->name, sizeof r->name, "%s %" PRId64, name, n);
 }
 
-static int open_serving(struct serving *s, bool cache, struct err *e)
+int serving_open(struct serving *s, enum serving_cache cache, struct err *e)
 {
     struct engine_options o;
     engine_options_init(&o);
     o.model = s->b->args.model;
-    o.no_cache = !cache;
-    o.n_keep = -1;
+    o.no_cache = cache == SERVING_NONE;
+    o.n_keep = cache == SERVING_ALL ? 0 : -1;
     o.max_running = SEQUENCES_MAX;
     return engine_open(&s->engine, s->b->dir, &o, NULL, e);
 }
 
-/* The first n tokens of the prefix and `more` random ones. */
-static struct job *submit(struct serving *s, size_t n, int more, int64_t max_tokens, struct err *e)
+struct job *serving_submit(struct serving *s, size_t n, int more, int64_t max_tokens, struct err *e)
 {
     const struct request_env *env = engine_env(s->engine);
     struct gen_request r = {.params = {.max_tokens = max_tokens, .raw = true}};
@@ -54,7 +45,7 @@ static struct job *submit(struct serving *s, size_t n, int more, int64_t max_tok
     return j;
 }
 
-static struct gen_usage wait_end(struct job **j)
+struct gen_usage serving_wait(struct job **j)
 {
     struct gen_event ev = {0};
     while (engine_next(*j, &ev, -1) == 1)
@@ -69,7 +60,7 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static double median(double *v, int n)
+double serving_median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof *v, by_value);
     return v[n / 2];
@@ -82,10 +73,10 @@ static int decode_rate(struct serving *s, int n, double *rate, struct err *e)
     int64_t tokens = 0;
     uint64_t longest = 1;
     for (int i = 0; i < n; i++)
-        if ((jobs[i] = submit(s, 0, PROMPT, DECODE_TOKENS, e)) == NULL)
+        if ((jobs[i] = serving_submit(s, 0, PROMPT, DECODE_TOKENS, e)) == NULL)
             return e->code;
     for (int i = 0; i < n; i++) {
-        struct gen_usage u = wait_end(&jobs[i]);
+        struct gen_usage u = serving_wait(&jobs[i]);
         tokens += u.completion_tokens - 1; /* the first one belongs to the prompt */
         longest = u.completion_ns > longest ? u.completion_ns : longest;
     }
@@ -103,11 +94,11 @@ static int measure_decode(struct serving *s, struct err *e)
                 return e->code;
     double one = 0;
     for (size_t i = 0; i < COUNT_OF(counts); i++) {
-        double rate = median(rates[i], s->b->rounds);
+        double rate = serving_median(rates[i], s->b->rounds);
         one = i == 0 ? rate : one;
-        add_row(s->b, "tokens/s", rate, "serving decode x", counts[i]);
+        serving_row(s->b, "tokens/s", rate, "serving decode x", counts[i]);
         if (i > 0)
-            add_row(s->b, "x of one", rate / one, "serving decode gain x", counts[i]);
+            serving_row(s->b, "x of one", rate / one, "serving decode gain x", counts[i]);
     }
     return HD_OK;
 }
@@ -115,11 +106,50 @@ static int measure_decode(struct serving *s, struct err *e)
 /* Milliseconds from the submission to the first token. */
 static int first_token_ms(struct serving *s, size_t n_prefix, double *ms, struct err *e)
 {
-    struct job *j = submit(s, n_prefix, TAIL, 1, e);
+    struct job *j = serving_submit(s, n_prefix, TAIL, 1, e);
     if (j == NULL)
         return e->code;
-    struct gen_usage u = wait_end(&j);
+    struct gen_usage u = serving_wait(&j);
     *ms = (double)(u.queue_ns + u.prompt_ns) * 1e-6;
+    return HD_OK;
+}
+
+/* What the tail costs at its place in the prefix, without an engine: milliseconds for its rows and the first logits. The
+ * engine's thread sleeps meanwhile, so its model is ours. */
+static int tail_at_depth_ms(struct serving *s, double *ms, struct err *e)
+{
+    struct model *m = (struct model *)(uintptr_t)engine_model(s->engine);
+    int64_t depth = (int64_t)s->prefix.n;
+    struct kv_seq *seq;
+    struct step_result r;
+    int32_t tokens[TAIL];
+    for (int i = 0; i < TAIL; i++)
+        tokens[i] = (int32_t)rng_below(&s->rng, (uint32_t)engine_env(s->engine)->n_vocab);
+    int rc = kv_seq_open(&seq, m, depth + TAIL, e);
+    if (rc != HD_OK)
+        return rc;
+    rc = kv_seq_synthesise(seq, depth, 1, e);
+    uint64_t from = now_ns();
+    if (rc == HD_OK)
+        rc = model_prefill(m, seq, tokens, TAIL, true, NULL, &r, e);
+    *ms = (double)(now_ns() - from) * 1e-6;
+    kv_seq_close(&seq);
+    return rc;
+}
+
+/* The first token of a hit against its tail alone: from nothing, and at its place behind the prefix. */
+static int measure_hit(struct serving *s, struct err *e)
+{
+    double hit[BENCH_ROUNDS_MAX], alone[BENCH_ROUNDS_MAX], deep[BENCH_ROUNDS_MAX];
+    int n = s->b->rounds;
+    for (int k = 0; k < n; k++)
+        if (first_token_ms(s, s->prefix.n, &hit[k], e) != HD_OK || first_token_ms(s, 0, &alone[k], e) != HD_OK ||
+            tail_at_depth_ms(s, &deep[k], e) != HD_OK)
+            return e->code;
+    double ms = serving_median(hit, n);
+    serving_row(s->b, "ms", ms, "serving first token of a hit", 0);
+    serving_row(s->b, "x of tail", ms / serving_median(deep, n), "serving first token of a hit, at its depth", 0);
+    serving_row(s->b, "x of tail", ms / serving_median(alone, n), "serving first token of a hit, from nothing", 0);
     return HD_OK;
 }
 
@@ -130,10 +160,10 @@ static int run_swarm(struct serving *s, int n, double *seconds, double *computed
     uint64_t from = now_ns();
     engine_read_stats(s->engine, &before);
     for (int i = 0; i < n; i++)
-        if ((jobs[i] = submit(s, s->prefix.n, TAIL, REPLY, e)) == NULL)
+        if ((jobs[i] = serving_submit(s, s->prefix.n, TAIL, REPLY, e)) == NULL)
             return e->code;
     for (int i = 0; i < n; i++)
-        wait_end(&jobs[i]);
+        serving_wait(&jobs[i]);
     engine_read_stats(s->engine, &after);
     *seconds = (double)(now_ns() - from) * 1e-9;
     *computed = (double)(after.prompt_tokens - before.prompt_tokens);
@@ -142,44 +172,39 @@ static int run_swarm(struct serving *s, int n, double *seconds, double *computed
 
 static int measure_swarm(struct serving *s, struct err *e)
 {
-    double seconds = 0, computed = 1, hit[BENCH_ROUNDS_MAX], alone[BENCH_ROUNDS_MAX];
+    double seconds = 0, computed = 1;
     if (run_swarm(s, SWARM, &seconds, &computed, e) != HD_OK)
         return e->code;
     double all = (double)SWARM * (double)(s->prefix.n + TAIL);
-    add_row(s->b, "tokens", (double)s->prefix.n, "serving swarm prefix", 0);
-    add_row(s->b, "x less", all / computed, "serving swarm prefill work", 0);
-    add_row(s->b, "seconds", seconds, "serving swarm time", 0);
-    for (int k = 0; k < s->b->rounds; k++)
-        if (first_token_ms(s, s->prefix.n, &hit[k], e) != HD_OK || first_token_ms(s, 0, &alone[k], e) != HD_OK)
-            return e->code;
-    double ms = median(hit, s->b->rounds), tail = median(alone, s->b->rounds);
-    add_row(s->b, "ms", ms, "serving first token of a hit", 0);
-    add_row(s->b, "x of tail", ms / tail, "serving first token of a hit", 0);
-    return HD_OK;
+    serving_row(s->b, "tokens", (double)s->prefix.n, "serving swarm prefix", 0);
+    serving_row(s->b, "x less", all / computed, "serving swarm prefill work", 0);
+    serving_row(s->b, "seconds", seconds, "serving swarm time", 0);
+    return measure_hit(s, e);
 }
 
 /* Milliseconds a reply token takes, alone and while a long prompt is computed beside it. */
 static int measure_beside(struct serving *s, struct err *e)
 {
-    struct job *j = submit(s, 0, PROMPT, DECODE_TOKENS, e), *prompt;
+    struct job *j = serving_submit(s, 0, PROMPT, DECODE_TOKENS, e), *prompt;
     if (j == NULL)
         return e->code;
-    struct gen_usage u = wait_end(&j);
+    struct gen_usage u = serving_wait(&j);
     double alone = (double)u.completion_ns * 1e-6 / (double)(u.completion_tokens - 1);
     struct gen_event ev = {0};
-    if ((j = submit(s, 0, PROMPT, 24, e)) == NULL)
+    if ((j = serving_submit(s, 0, PROMPT, 24, e)) == NULL)
         return e->code;
     while (ev.kind == GEN_PROMPT && ev.done < PROMPT && engine_next(j, &ev, -1) == 1)
         ;
-    if ((prompt = submit(s, 0, (int)s->prefix.n, 1, e)) == NULL) {
+    if ((prompt = serving_submit(s, 0, (int)s->prefix.n, 1, e)) == NULL) {
         engine_release(&j);
         return e->code;
     }
-    u = wait_end(&j);
+    u = serving_wait(&j);
     engine_release(&prompt);
     double beside = (double)u.completion_ns * 1e-6 / (double)(u.completion_tokens - 1);
-    add_row(s->b, "ms", alone, "serving reply token alone", 0);
-    add_row(s->b, "ms", beside, "serving reply token, prompt beside", 0);
+    serving_row(s->b, "ms", alone, "serving reply token alone", 0);
+    serving_row(s->b, "ms", beside, "serving reply token, prompt beside", 0);
+    serving_row(s->b, "ms", beside - alone, "serving latency that the prompt adds", 0);
     return HD_OK;
 }
 
@@ -189,7 +214,7 @@ static int measure_fresh(struct serving *s, struct err *e)
     double seconds = 0, computed = 0;
     int rc = run_swarm(s, FRESH, &seconds, &computed, e);
     if (rc == HD_OK)
-        add_row(s->b, "seconds", seconds / FRESH, "serving one request, no cache", 0);
+        serving_row(s->b, "seconds", seconds / FRESH, "serving one request, no cache", 0);
     return rc;
 }
 
@@ -198,7 +223,7 @@ int bench_serving(struct bench *b, struct err *e)
     struct serving s = {.b = b, .rng = {1}};
     if (b->only != NULL && strncmp(b->only, "serving disk", 12) == 0)
         return bench_spill(b, e);
-    int rc = open_serving(&s, true, e);
+    int rc = serving_open(&s, SERVING_PAGES, e);
     if (rc != HD_OK)
         return rc;
     for (int64_t i = 0; i < b->contexts[0]; i++)
@@ -210,7 +235,9 @@ int bench_serving(struct bench *b, struct err *e)
         rc = measure_beside(&s, e);
     engine_close(&s.engine);
     if (rc == HD_OK)
-        rc = open_serving(&s, false, e);
+        rc = serving_agent(&s, e);
+    if (rc == HD_OK)
+        rc = serving_open(&s, SERVING_NONE, e);
     if (rc == HD_OK) {
         rc = measure_fresh(&s, e);
         engine_close(&s.engine);
