@@ -208,15 +208,20 @@ int32_t cache_step_up(struct cache *c, int32_t node)
 
 /* ---------------------------------------------------------------- adding and removing */
 
+void cache_reserve_users(struct cache *c, int32_t n)
+{
+    if (n <= c->n_roots)
+        return;
+    c->roots = xrealloc(c->roots, (size_t)n * sizeof *c->roots);
+    while (c->n_roots < n)
+        c->roots[c->n_roots++] = CACHE_NONE;
+}
+
 static int32_t *head_of(struct cache *c, int32_t user, int32_t parent)
 {
     if (parent != CACHE_NONE)
         return &c->nodes[parent].child;
-    if (user >= c->n_roots) {
-        c->roots = xrealloc(c->roots, (size_t)(user + 1) * sizeof *c->roots);
-        for (; c->n_roots <= user; c->n_roots++)
-            c->roots[c->n_roots] = CACHE_NONE;
-    }
+    cache_reserve_users(c, user + 1);
     return &c->roots[user];
 }
 

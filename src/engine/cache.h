@@ -46,6 +46,7 @@ struct cache {
 
 /* Over a runner that shares pages. */
 void cache_open(struct cache *c, const struct runner *r);
+void cache_reserve_users(struct cache *c, int32_t n); /* room for users 0 .. n - 1 */
 void cache_close(struct cache *c); /* gives all pages and tails back; nothing may be active */
 
 /* Hash of all tokens up to the end of a page, from that of the page before it (of the first page: cache_seed). */

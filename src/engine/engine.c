@@ -27,7 +27,7 @@ static void take_in(struct engine *e)
     for (; j != NULL; j = next) {
         next = j->next;
         j->next = NULL;
-        j->user = users_take(&e->users, j->user_name, user_has_pages, e);
+        j->user = users_take(&e->users, &j->user_of_list, user_has_pages, e);
         users_begin_job(&e->users, j->user);
         generation_usage(j->gen)->prompt_tokens = j->n_prompt;
         state_hash(j);
@@ -206,6 +206,20 @@ static void set_limits(struct engine *e, const struct engine_options *o)
     e->max_kept = o->n_keep < 0 ? 0 : choose(o->n_keep, 8);
 }
 
+/* All that wait, run or are kept, and all that have pages, may be of different users. */
+static void reserve_lists(struct engine *e)
+{
+    int n_jobs = e->max_waiting + 2 * e->max_running, n_users = n_jobs + e->max_kept + (int)e->runner.pages_total + 1;
+    job_list_reserve(&e->waiting, n_jobs);
+    job_list_reserve(&e->running, n_jobs);
+    job_list_reserve(&e->loading, n_jobs);
+    users_init(&e->users, n_users);
+    if (engine_shares(e)) {
+        cache_open(&e->cache, &e->runner);
+        cache_reserve_users(&e->cache, n_users);
+    }
+}
+
 static struct engine *engine_alloc(struct runner r, const struct request_env *env, const struct engine_options *o)
 {
     struct engine *e = xcalloc(1, sizeof *e);
@@ -215,16 +229,17 @@ static struct engine *engine_alloc(struct runner r, const struct request_env *en
     if (o->no_cache)
         e->runner.pages_total = 0;
     set_limits(e, o);
-    e->cap_idle = e->max_running + e->max_kept;
+    e->cap_idle = e->max_running + e->max_kept + 1; /* a copy is made before the oldest one goes */
     e->items = xcalloc((size_t)r.max_rows, sizeof *e->items);
     e->item_job = xcalloc((size_t)r.max_rows, sizeof *e->item_job);
     e->tails = xcalloc(2 * (size_t)r.max_rows, sizeof *e->tails);
     e->path = xcalloc((size_t)e->runner.pages_total + 1, sizeof *e->path);
     e->kept = xcalloc((size_t)e->max_kept + 1, sizeof *e->kept);
+    for (int i = 0; i < e->max_kept; i++)
+        ids_reserve(&e->kept[i].tokens, (size_t)e->env.context_tokens);
     e->idle_seqs = xcalloc((size_t)e->cap_idle, sizeof *e->idle_seqs);
     e->incoming_end = &e->incoming;
-    if (engine_shares(e))
-        cache_open(&e->cache, &e->runner);
+    reserve_lists(e);
     pthread_mutex_init(&e->mutex, NULL);
     pthread_cond_init(&e->work, NULL);
     return e;
@@ -253,9 +268,12 @@ int engine_create(struct engine **out, struct runner r, const struct request_env
 {
     assert(n_eos <= EOS_IDS_MAX && r.max_rows >= 1);
     struct engine *e = engine_alloc(r, env, o);
-    memcpy(e->eos, eos, (size_t)n_eos * sizeof *eos);
+    if (n_eos > 0)
+        memcpy(e->eos, eos, (size_t)n_eos * sizeof *eos);
     e->n_eos = n_eos;
     int rc = sampler_open(&e->sampler, r.n_vocab, err);
+    if (rc == HD_OK && r.reserve != NULL)
+        rc = r.reserve(r.self, e->max_running, err);
     if (rc == HD_OK)
         rc = tier_open(e, o, err);
     if (rc == HD_OK && o->replay_bytes >= 0)
@@ -264,6 +282,7 @@ int engine_create(struct engine **out, struct runner r, const struct request_env
         engine_destroy(e);
         return rc;
     }
+    states_reserve(e);
     *out = e;
     return HD_OK;
 }
@@ -338,15 +357,27 @@ static int check_request(const struct engine *e, struct gen_request *r, struct e
     return HD_OK;
 }
 
+/* All that the job may need, so that the step thread takes no memory for it. What is never touched costs none. */
+static void reserve(struct job *j)
+{
+    size_t n_tokens = (size_t)(j->n_prompt + j->max_tokens);
+    ids_reserve(&j->tokens, n_tokens);
+    j->cap_hashes = (int64_t)n_tokens / CACHE_PAGE + 1;
+    j->hashes = xrealloc(NULL, (size_t)j->cap_hashes * sizeof *j->hashes);
+    job_reserve_events(j);
+}
+
 static struct job *job_of_request(struct engine *e, struct gen_request *r)
 {
     struct job *j = xcalloc(1, sizeof *j);
     j->engine = e;
     j->gen = generation_open(e->env.tokenizer, e->runner.n_vocab, e->eos, e->n_eos, &r->params, job_on_event, j);
     j->user_name = r->user != NULL ? r->user : xstrdup("");
+    j->user_of_list = xstrdup(j->user_name);
     j->tokens = r->prompt;
     j->n_prompt = (int64_t)r->prompt.n;
     j->max_tokens = r->params.max_tokens;
+    reserve(j);
     j->pin_tokens = r->pin_tokens;
     j->raw = r->params.raw;
     j->priority = r->priority;

@@ -214,6 +214,7 @@ struct runner {
     int (*seq_truncate)(void *self, struct kv_seq *s, int64_t n_tokens, struct err *e);
     int (*seq_fork)(void *self, struct kv_seq *s, const struct kv_seq *from, struct err *e);
     int (*step)(void *self, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
+    int (*reserve)(void *self, int n_logits, struct err *e); /* for so many rows of logits in a step; may be NULL */
     void (*close)(void *self); /* may be NULL */
 
     /* Sharing of state; without it (pages_total 0) there is no prefix cache and the calls below may be NULL. */

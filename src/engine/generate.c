@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TEXT_BYTES = 2 * STOP_BYTES_MAX };
+
 struct generation {
     const struct tokenizer *tokenizer;
     int n_vocab;
@@ -137,6 +139,9 @@ struct generation *generation_open(const struct tokenizer *t, int n_vocab, const
     g->thinking = p->in_thinking && !p->raw;
     g->usage.differs_at = -1;
     stop_filter_init(&g->stop, p->stop, p->n_stop);
+    buf_reserve(&g->text, TEXT_BYTES);
+    buf_reserve(&g->shown, TEXT_BYTES);
+    buf_reserve(&g->stop.held, TEXT_BYTES);
     if (!p->raw)
         g->reply = reply_open(p->in_thinking, on_reply, g);
     if (p->grammar != NULL)

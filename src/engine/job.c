@@ -26,10 +26,44 @@ static void call_notify(struct job *j)
     pthread_mutex_unlock(&j->engine->mutex);
 }
 
-static struct queued_event *copy_event(const struct gen_event *ev)
+static struct queued_event *new_event(size_t cap)
 {
-    struct queued_event *q = xcalloc(1, sizeof *q + ev->n + 1);
+    struct queued_event *q = xcalloc(1, sizeof *q + cap + 1);
+    q->cap = cap;
+    return q;
+}
+
+void job_reserve_events(struct job *j)
+{
+    for (int i = 0; i < EVENTS_SPARE; i++) {
+        struct queued_event *q = new_event(EVENT_TEXT);
+        q->next = j->spare;
+        j->spare = q;
+    }
+}
+
+/* With the mutex held. */
+static void put_spare(struct job *j, struct queued_event *q)
+{
+    if (q == NULL || q->cap != EVENT_TEXT) {
+        free(q);
+        return;
+    }
+    q->next = j->spare;
+    j->spare = q;
+}
+
+/* With the mutex held. */
+static struct queued_event *copy_event(struct job *j, const struct gen_event *ev)
+{
+    struct queued_event *q = ev->n <= EVENT_TEXT ? j->spare : NULL;
+    if (q != NULL)
+        j->spare = q->next;
+    else
+        q = new_event(ev->n > EVENT_TEXT ? ev->n : EVENT_TEXT);
+    q->next = NULL;
     q->ev = *ev;
+    q->text[ev->n] = 0;
     if (ev->n > 0)
         memcpy(q->text, ev->text, ev->n);
     q->ev.text = q->text;
@@ -40,7 +74,7 @@ static struct queued_event *copy_event(const struct gen_event *ev)
 static bool append(struct job *j, struct queued_event *q)
 {
     if (j->released || merge_progress(j, &q->ev)) {
-        free(q);
+        put_spare(j, q);
         return false;
     }
     *(j->tail == NULL ? &j->head : &j->tail->next) = q;
@@ -51,9 +85,8 @@ static bool append(struct job *j, struct queued_event *q)
 
 void job_push(struct job *j, const struct gen_event *ev)
 {
-    struct queued_event *q = copy_event(ev);
     pthread_mutex_lock(&j->engine->mutex);
-    bool notify = append(j, q);
+    bool notify = append(j, copy_event(j, ev));
     pthread_mutex_unlock(&j->engine->mutex);
     if (notify)
         call_notify(j);
@@ -62,10 +95,13 @@ void job_push(struct job *j, const struct gen_event *ev)
 void job_on_event(void *job, const struct gen_event *ev)
 {
     struct job *j = job;
-    if (ev->kind == GEN_END)
-        j->end = copy_event(ev);
-    else
+    if (ev->kind != GEN_END) {
         job_push(j, ev);
+        return;
+    }
+    pthread_mutex_lock(&j->engine->mutex);
+    j->end = copy_event(j, ev);
+    pthread_mutex_unlock(&j->engine->mutex);
 }
 
 void job_retire(struct job *j)
@@ -81,14 +117,19 @@ void job_retire(struct job *j)
         job_free(j);
 }
 
+static void free_events(struct queued_event *q)
+{
+    for (struct queued_event *next; q != NULL; q = next) {
+        next = q->next;
+        free(q);
+    }
+}
+
 void job_free(struct job *j)
 {
     assert(j->seq == NULL);
-    while (j->head != NULL) {
-        struct queued_event *q = j->head;
-        j->head = q->next;
-        free(q);
-    }
+    free_events(j->head);
+    free_events(j->spare);
     free(j->taken);
     free(j->end);
     pthread_cond_destroy(&j->more);
@@ -97,6 +138,7 @@ void job_free(struct job *j)
     replay_text_free(&j->seen);
     free(j->hashes);
     free(j->user_name);
+    free(j->user_of_list);
     free(j);
 }
 
@@ -145,7 +187,7 @@ int engine_next(struct job *j, struct gen_event *ev, int timeout_ms)
         j->head = q->next;
         if (j->head == NULL)
             j->tail = NULL;
-        free(j->taken);
+        put_spare(j, j->taken);
         j->taken = q;
         *ev = q->ev;
     }

@@ -15,13 +15,18 @@
 struct queued_event {
     struct gen_event ev; /* its text points to `text` */
     struct queued_event *next;
+    size_t cap;          /* bytes of text that fit */
     char text[];
 };
+
+/* Each job has EVENTS_SPARE of them from the start; what was taken is used again. More are made when the reader is further
+ * behind, or a text is longer. */
+enum { EVENTS_SPARE = 48, EVENT_TEXT = 240 };
 
 struct job {
     struct engine *engine;
     struct generation *gen;
-    char *user_name;
+    char *user_name, *user_of_list; /* the second one is for the list of users, which may take it */
     struct ids tokens;  /* the prompt, then every accepted token */
     int64_t n_prompt, max_tokens, pin_tokens;
     uint64_t number;    /* in order of arrival */
@@ -54,6 +59,7 @@ struct job {
     /* guarded */
     struct queued_event *head, *tail;
     struct queued_event *taken; /* what the consumer looks at */
+    struct queued_event *spare; /* none of them in the queue */
     pthread_cond_t more;
     bool cancelled, released, retired, notifying;
     struct queue_part *part; /* while it waits for the first time */
@@ -137,6 +143,7 @@ void engine_leave_queue(struct engine *e, struct job *j); /* it counts no longer
 void engine_round(struct engine *e); /* takes in, ends, admits, steps: what the step thread repeats */
 
 /* job.c */
+void job_reserve_events(struct job *j);
 void job_push(struct job *j, const struct gen_event *ev); /* copies; wakes the consumer */
 void job_on_event(void *job, const struct gen_event *ev);
 void job_retire(struct job *j); /* gives the end event out; from here on the job belongs to its consumer */
@@ -157,6 +164,7 @@ bool state_make_room(struct engine *e);
 void state_hash(struct job *j);          /* page hashes of all its tokens */
 /* The sequence has passed page ends: the cache learns the pages. tails: of these page ends, in order. */
 void state_pass(struct engine *e, struct job *j, const int32_t *tails);
+void states_reserve(struct engine *e); /* opens the sequences that can be in use at a time, while there is memory */
 void states_free(struct engine *e);
 
 /* sched.c: who runs, and how many rows. */
@@ -166,6 +174,7 @@ void sched_plan(struct engine *e); /* sets n_rows of the running jobs */
 bool sched_put_back_youngest(struct engine *e); /* false when only one runs */
 bool sched_put_back_loading(struct engine *e);  /* the youngest; false when there is none */
 void sched_start_loaded(struct engine *e);      /* those whose beginning has come */
+void job_list_reserve(struct job_list *l, int n); /* never more */
 void job_list_add(struct job_list *l, struct job *j);
 void job_list_remove(struct job_list *l, int i);
 

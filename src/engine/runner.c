@@ -89,6 +89,11 @@ static uint8_t *tail_at(void *self, int32_t tail)
     return kv_tail_at(self, tail);
 }
 
+static int reserve(void *self, int n_logits, struct err *e)
+{
+    return model_reserve_logits(self, n_logits, e);
+}
+
 static void close_model(void *self)
 {
     struct model *m = self;
@@ -109,6 +114,7 @@ struct runner runner_of_model(struct model *m)
         .seq_truncate = seq_truncate,
         .seq_fork = seq_fork,
         .step = step,
+        .reserve = reserve,
         .close = close_model,
         .pages_total = model_pages_total(m),
         .tails_total = model_tails_total(m),

@@ -20,12 +20,15 @@ enum { REPLY_RESERVE_TOKENS = 256, OLDEST_SHARE = 8 };
 
 /* ---------------------------------------------------------------- lists */
 
+void job_list_reserve(struct job_list *l, int n)
+{
+    l->cap = n;
+    l->at = xrealloc(l->at, (size_t)n * sizeof *l->at);
+}
+
 void job_list_add(struct job_list *l, struct job *j)
 {
-    if (l->n == l->cap) {
-        l->cap = l->cap == 0 ? 16 : 2 * l->cap;
-        l->at = xrealloc(l->at, (size_t)l->cap * sizeof *l->at);
-    }
+    assert(l->n < l->cap);
     l->at[l->n++] = j;
 }
 

@@ -42,9 +42,8 @@ static struct kept kept_remove(struct engine *e, int i)
 {
     struct kept k = e->kept[i];
     e->kept[i] = e->kept[--e->n_kept];
-    e->kept[e->n_kept] = (struct kept){0};
+    e->kept[e->n_kept] = (struct kept){.tokens = k.tokens}; /* its memory is used again */
     users_drop(&e->users, k.user);
-    ids_free(&k.tokens);
     return k;
 }
 
@@ -168,13 +167,17 @@ static void offer(struct engine *e, const struct job *j)
     tier_offer(e, j->node);
 }
 
-static void put_kept(struct engine *e, struct kv_seq *seq, struct ids tokens, const struct job *j)
+static void put_kept(struct engine *e, struct kv_seq *seq, const struct job *j)
 {
     if (e->n_kept == e->max_kept)
         state_drop_kept(e);
     e->users.list[j->user].n_refs++;
     cache_touch(&e->cache, j->node);
-    e->kept[e->n_kept++] = (struct kept){seq, tokens, j->user, j->node, ++e->cache.clock};
+    struct kept *k = &e->kept[e->n_kept++];
+    *k = (struct kept){seq, k->tokens, j->user, j->node, ++e->cache.clock};
+    assert((size_t)j->n_fed <= k->tokens.cap);
+    memcpy(k->tokens.data, j->tokens.data, (size_t)j->n_fed * sizeof *k->tokens.data);
+    k->tokens.n = (size_t)j->n_fed;
 }
 
 static bool is_kept(struct engine *e, const struct job *j)
@@ -190,14 +193,6 @@ static bool is_kept(struct engine *e, const struct job *j)
     return false;
 }
 
-static struct ids fed_tokens(const struct job *j)
-{
-    struct ids v = {0};
-    for (int64_t i = 0; i < j->n_fed; i++)
-        ids_add(&v, j->tokens.data[i]);
-    return v;
-}
-
 void state_keep_prompt(struct engine *e, const struct job *j)
 {
     offer(e, j);
@@ -206,7 +201,7 @@ void state_keep_prompt(struct engine *e, const struct job *j)
     struct kv_seq *seq = copy_of(e, j->seq, j->node);
     if (seq == NULL)
         return;
-    put_kept(e, seq, fed_tokens(j), j);
+    put_kept(e, seq, j);
 }
 
 void state_keep(struct engine *e, struct job *j)
@@ -219,7 +214,7 @@ void state_keep(struct engine *e, struct job *j)
         return;
     }
     offer(e, j);
-    put_kept(e, j->seq, fed_tokens(j), j);
+    put_kept(e, j->seq, j);
     j->seq = NULL;
     j->node = CACHE_NONE;
 }
@@ -229,10 +224,7 @@ void state_keep(struct engine *e, struct job *j)
 void state_hash(struct job *j)
 {
     int64_t n = (int64_t)j->tokens.n / CACHE_PAGE;
-    if (n > j->cap_hashes) {
-        j->cap_hashes = n + n / 2 + 4;
-        j->hashes = xrealloc(j->hashes, (size_t)j->cap_hashes * sizeof *j->hashes);
-    }
+    assert(n <= j->cap_hashes);
     for (; j->n_hashes < n; j->n_hashes++) {
         uint64_t before = j->n_hashes == 0 ? cache_seed(j->user) : j->hashes[j->n_hashes - 1];
         j->hashes[j->n_hashes] = cache_hash(before, j->tokens.data + j->n_hashes * CACHE_PAGE);
@@ -324,10 +316,22 @@ void state_drop(struct engine *e, struct job *j)
     put_seq(e, &j->seq);
 }
 
+void states_reserve(struct engine *e)
+{
+    while (e->runner.seq_clear != NULL && e->n_idle < e->cap_idle) {
+        struct kv_seq **s = &e->idle_seqs[e->n_idle];
+        if (e->runner.seq_open(e->runner.self, s, e->env.context_tokens, NULL) != HD_OK)
+            return; /* fewer requests run at a time, or fewer states are kept */
+        e->n_idle++;
+    }
+}
+
 void states_free(struct engine *e)
 {
     while (state_drop_kept(e))
         ;
+    for (int i = 0; i < e->max_kept; i++)
+        ids_free(&e->kept[i].tokens);
     while (e->n_idle > 0)
         e->runner.seq_close(e->runner.self, &e->idle_seqs[--e->n_idle]);
     if (engine_shares(e))

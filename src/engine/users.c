@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+void users_init(struct users *u, int cap)
+{
+    *u = (struct users){.list = xcalloc((size_t)cap, sizeof *u->list), .cap = cap};
+}
+
 void users_free(struct users *u)
 {
     for (int i = 0; i < u->n; i++)
@@ -16,16 +21,16 @@ void users_free(struct users *u)
 
 static int add_user(struct users *u)
 {
-    u->list = xrealloc(u->list, (size_t)(u->n + 1) * sizeof *u->list);
+    assert(u->n < u->cap);
     u->list[u->n] = (struct user){0};
     return u->n++;
 }
 
-int users_take(struct users *u, const char *name, bool (*in_use)(void *arg, int user), void *arg)
+int users_take(struct users *u, char **name, bool (*in_use)(void *arg, int user), void *arg)
 {
     int found = -1, empty = -1;
     for (int i = 0; i < u->n && found < 0; i++) {
-        if (strcmp(u->list[i].name, name) == 0)
+        if (strcmp(u->list[i].name, *name) == 0)
             found = i;
         else if (empty < 0 && u->list[i].n_refs == 0 && !in_use(arg, i))
             empty = i;
@@ -33,7 +38,8 @@ int users_take(struct users *u, const char *name, bool (*in_use)(void *arg, int 
     if (found < 0) {
         found = empty >= 0 ? empty : add_user(u);
         free(u->list[found].name);
-        u->list[found] = (struct user){.name = xstrdup(name)};
+        u->list[found] = (struct user){.name = *name};
+        *name = NULL;
     }
     u->list[found].n_refs++;
     return found;

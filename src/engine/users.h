@@ -16,14 +16,15 @@ struct user {
 };
 
 struct users {
-    struct user *list;
-    int n;
+    struct user *list; /* [cap] */
+    int n, cap;
 };
 
+void users_init(struct users *u, int cap); /* never more at a time */
 void users_free(struct users *u);
-/* The number of a user id, with a reference. Numbers without references are given to new users unless `in_use` says that
- * something else still goes by that number. */
-int users_take(struct users *u, const char *name, bool (*in_use)(void *arg, int user), void *arg);
+/* The number of a user id, with a reference; a new user takes *name over (then NULL). Numbers without references are
+ * given to new users unless `in_use` says that something else still goes by that number. */
+int users_take(struct users *u, char **name, bool (*in_use)(void *arg, int user), void *arg);
 void users_drop(struct users *u, int user);
 void users_begin_job(struct users *u, int user);
 void users_end_job(struct users *u, int user);

@@ -428,6 +428,11 @@ int model_logits_room(struct model *m, float **buf, size_t *cap, size_t n, struc
     return *buf != NULL ? HD_OK : err_set(e, HD_ENOMEM, "no memory for %zu rows of logits (%zu bytes)", n, bytes);
 }
 
+int model_reserve_logits(struct model *m, int n, struct err *e)
+{
+    return model_logits_room(m, &m->ws.logits, &m->ws.n_logits_cap, (size_t)n, e);
+}
+
 /* ---------------------------------------------------------------- what is known about a model */
 
 const struct config *model_config(const struct model *m)

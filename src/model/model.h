@@ -47,6 +47,8 @@ const struct config *model_config(const struct model *m);
 const struct weights *model_weights(const struct model *m);
 enum numerics model_numerics(const struct model *m);
 int model_max_rows(const struct model *m);
+/* Memory for the logits of n rows (at most model_max_rows) in a step, so that steps need not take it. HD_ENOMEM. */
+int model_reserve_logits(struct model *m, int n, struct err *e);
 bool model_has_mtp(const struct model *m);
 bool model_has_dspark(const struct model *m);
 

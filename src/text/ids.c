@@ -12,6 +12,14 @@ void ids_add(struct ids *v, int32_t id)
     v->data[v->n++] = id;
 }
 
+void ids_reserve(struct ids *v, size_t n)
+{
+    if (n <= v->cap)
+        return;
+    v->cap = n;
+    v->data = xrealloc(v->data, n * sizeof *v->data);
+}
+
 void ids_free(struct ids *v)
 {
     free(v->data);

@@ -13,6 +13,7 @@ struct ids {
     size_t n, cap;
 };
 void ids_add(struct ids *v, int32_t id);
+void ids_reserve(struct ids *v, size_t n); /* room for n in all */
 void ids_free(struct ids *v);
 
 /* ---------------------------------------------------------------- tokenizer (tokenizer.c) */

@@ -1,0 +1,221 @@
+/* The step thread takes no memory: malloc and its relatives count what is asked for during the engine's rounds, over
+ * prompts, replies, hits, copies of running states, cancels, evictions and requests that are put back; over a device
+ * without mathematics, and with the embedded model once its kernels have seen steps of this size and depth. */
+#include "engine/job.h"
+#include "fake_device.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define COUNTS 0 /* sanitizers bring their own malloc */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define COUNTS 0
+#endif
+#endif
+#ifndef COUNTS
+#define COUNTS 1
+#endif
+
+static _Thread_local bool in_round;
+static int n_allocations;
+static size_t last_bytes;
+
+static void count(size_t bytes)
+{
+    if (in_round) {
+        n_allocations++;
+        last_bytes = bytes;
+    }
+}
+
+#if COUNTS
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t bytes);
+void *__libc_realloc(void *p, size_t n);
+void *__libc_memalign(size_t align, size_t n);
+
+void *malloc(size_t n)
+{
+    count(n);
+    return __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t bytes)
+{
+    count(n * bytes);
+    return __libc_calloc(n, bytes);
+}
+
+void *realloc(void *p, size_t n)
+{
+    count(n);
+    return __libc_realloc(p, n);
+}
+
+int posix_memalign(void **p, size_t align, size_t n)
+{
+    count(n);
+    *p = __libc_memalign(align, n);
+    return *p == NULL ? 12 : 0;
+}
+
+void *aligned_alloc(size_t align, size_t n)
+{
+    count(n);
+    return __libc_memalign(align, n);
+}
+#endif
+
+/* ---------------------------------------------------------------- rounds */
+
+static struct tokenizer *tokenizer;
+
+static bool counts = true;
+
+static void round_counted(struct engine *e)
+{
+    in_round = counts;
+    engine_round(e);
+    in_round = false;
+    if (n_allocations > 0)
+        fail_msg("%d allocations in a round of the engine, the last of %zu bytes", n_allocations, last_bytes);
+}
+
+static struct job *submit(struct engine *e, uint64_t seed, int n_shared, int n_own, int64_t max_tokens, bool raw)
+{
+    struct gen_request r = {.params = {.max_tokens = max_tokens, .raw = raw, .logprobs = true, .n_top_logprobs = 5}};
+    struct rng shared = {7}, own = {seed + 100};
+    struct job *j;
+    struct err err = {0};
+    char user[16];
+    sampling_init(&r.params.sampling);
+    r.params.sampling.seed = seed;
+    r.params.sampling.temperature = 30;
+    snprintf(user, sizeof user, "u%d", (int)(seed % 3));
+    r.user = xstrdup(user);
+    for (int i = 0; i < n_shared; i++)
+        ids_add(&r.prompt, 10 + (int32_t)rng_below(&shared, FAKE_VOCAB - 10));
+    for (int i = 0; i < n_own; i++)
+        ids_add(&r.prompt, 10 + (int32_t)rng_below(&own, FAKE_VOCAB - 10));
+    if (engine_submit(e, &r, NULL, NULL, &j, &err) != HD_OK)
+        fail_msg("%s", err.msg);
+    return j;
+}
+
+static bool take(struct job *j)
+{
+    struct gen_event ev;
+    bool ended = false;
+    while (engine_next(j, &ev, 0) == 1)
+        ended |= ev.kind == GEN_END;
+    return ended;
+}
+
+/* Requests come, share beginnings, go on from replies, and some are cancelled; each round is counted. */
+static void live(struct engine *e, int n_jobs, int n_shared, int64_t max_tokens, bool raw)
+{
+    enum { AT_ONCE = 6 };
+    struct job *jobs[AT_ONCE] = {NULL};
+    int n_begun = 0, n_open = 0;
+    for (uint64_t round = 0; n_begun < n_jobs || n_open > 0; round++) {
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (jobs[i] == NULL && n_begun < n_jobs && round % 3 == 0) {
+                jobs[i] = submit(e, (uint64_t)n_begun, n_begun % 2 == 0 ? n_shared : n_shared / 2, 3 + 40 * (n_begun % 5),
+                                 max_tokens, raw);
+                n_begun++;
+                n_open++;
+                break;
+            }
+        }
+        round_counted(e);
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (jobs[i] != NULL && take(jobs[i])) {
+                engine_release(&jobs[i]);
+                n_open--;
+            } else if (jobs[i] != NULL && round % 997 == (uint64_t)i)
+                engine_cancel(jobs[i]);
+        }
+    }
+}
+
+static void test_counts(void **state)
+{
+    (void)state;
+    void *(*volatile take_memory)(size_t) = malloc; /* or the compiler leaves it out */
+    in_round = true;
+    void *p = take_memory(10);
+    in_round = false;
+    free(p);
+    assert_int_equal(n_allocations, COUNTS);
+    n_allocations = 0;
+}
+
+static void test_fake_device(void **state)
+{
+    (void)state;
+    static struct fake_device device;
+    struct request_env env = {.tokenizer = tokenizer, .n_vocab = FAKE_VOCAB};
+    struct engine_options o = {.max_running = 5, .n_keep = 3};
+    struct engine *e;
+    fake_device_init(&device, 20, 10, 64);
+    assert_int_equal(engine_create(&e, fake_runner(&device, 2000), &env, NULL, 0, &o, NULL), HD_OK);
+    live(e, 40, 700, 900, true);
+    assert_true(e->cache.n_evicted > 0 && e->cache.n_tails_evicted > 0 && e->counts.reused_tokens > 0);
+    assert_true(e->counts.put_back > 0);
+    engine_destroy(e);
+    fake_device_free(&device);
+}
+
+static void test_model(void **state)
+{
+    (void)state;
+    struct model_options mo;
+    struct model *m;
+    struct err err = {0};
+    struct engine_options o = {.max_running = 5, .n_keep = 2};
+    struct request_env env = {.tokenizer = tokenizer};
+    struct engine *e;
+    model_options_init(&mo);
+    mo.max_rows = 256;
+    mo.tail_share = 0.25;
+    mo.kv_budget_bytes = 8 << 20;
+    mo.n_threads = 1; /* each thread has its own scratch memory */
+    if (model_open(&m, "models/tiny", &mo, NULL, &err) != HD_OK)
+        fail_msg("%s", err.msg);
+    uint64_t page = model_page_bytes(m), tail = model_tail_bytes(m);
+    uint64_t taken = page * (uint64_t)model_pages_total(m) + tail * (uint64_t)model_tails_total(m);
+    assert_true(taken <= mo.kv_budget_bytes && taken + page + tail > mo.kv_budget_bytes); /* the budget, to the last page */
+    env.n_vocab = model_config(m)->vocab_size;
+    const int32_t eos[1] = {model_config(m)->eos_id};
+    assert_int_equal(engine_create(&e, runner_of_model(m), &env, eos, 1, &o, &err), HD_OK);
+    counts = false; /* the kernels' scratch memory grows to the largest step and depth that were seen */
+    live(e, 6, 400, 24, false);
+    counts = true;
+    live(e, 10, 400, 24, false);
+    assert_true(e->counts.reused_tokens > 0);
+    engine_destroy(e);
+}
+
+int main(void)
+{
+    struct err e = {0};
+    if (tokenizer_open(&tokenizer, "models/tiny", &e) != HD_OK) {
+        printf("not ok 1 - %s\n", e.msg);
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_fake_device),
+        cmocka_unit_test(test_model),
+    };
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    tokenizer_close(&tokenizer);
+    return rc;
+}
