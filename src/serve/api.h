@@ -140,6 +140,7 @@ struct dialect {
     void (*error)(const struct api_error *e, const char *request_id, struct buf *out); /* the body of an error */
     void (*error_event)(struct api_answer *a, const struct api_error *e, struct buf *out);
     const char *ping; /* what is sent while nothing comes, after API_BEGIN */
+    bool knows_aborted; /* an answer can say that the server cut it off; for the others that is an error */
 };
 
 extern const struct dialect dialect_deepseek, dialect_completions, dialect_anthropic, dialect_responses;

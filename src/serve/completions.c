@@ -236,4 +236,5 @@ const struct dialect dialect_completions = {
     .error = form_error,
     .error_event = form_error_event,
     .ping = ": keep-alive\n\n",
+    .knows_aborted = true,
 };

@@ -321,6 +321,10 @@ static void write_end(struct exchange *x)
         else
             api_fail(&e, API_INTERNAL, "The model could not finish this request.");
         exchange_fail(x, &e);
+    } else if (x->answer.finish == FINISH_CANCELLED && !x->route->dialect->knows_aborted) {
+        struct api_error e = {0};
+        api_fail(&e, API_CLOSING, "The server is shutting down.");
+        exchange_fail(x, &e);
     } else if (x->streams)
         api_answer_end(&x->answer, x->route->dialect->event, &x->out);
     else

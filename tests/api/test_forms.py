@@ -4,7 +4,6 @@ at once and knows nothing else, so every token that a form leaves open is drawn 
 same. Then the embedded model, which has its own ideas."""
 import enum
 import json
-import subprocess
 import typing
 
 import server
@@ -29,6 +28,11 @@ FLAG = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required":
 class Kind(str, enum.Enum):
     GOOD = "good"
     BAD = "bad"
+
+
+class Note(pydantic.BaseModel):
+    kind: Kind
+    count: int
 
 
 class Report(pydantic.BaseModel):
@@ -187,23 +191,17 @@ def refusals(c, a):
 
 
 def embedded():
-    p = subprocess.Popen([server.os.environ.get("HADAL", "./hadal"), "serve", "-m", "models/tiny", "--port", "0"],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
-    try:
-        port = int(next(line for line in p.stderr if "127.0.0.1:" in line).split("127.0.0.1:")[1].split()[0].rstrip("/,."))
-        server.wait_ready(port)
-        c = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x")
-        r = c.chat.completions.parse(model=MODEL, messages=user("A report as JSON."), response_format=Report, seed=1,
+    with server.Serve() as s:
+        server.wait_ready(s.port)
+        c = openai.OpenAI(base_url=f"http://127.0.0.1:{s.port}/v1", api_key="x")
+        r = c.chat.completions.parse(model=MODEL, messages=user("A report as JSON."), response_format=Note, seed=1,
                                      max_tokens=800, extra_body=OFF, temperature=0).choices[0].message.parsed
-        equal(isinstance(r, Report), True, "a parsed answer")
-        a = anthropic.Anthropic(base_url=f"http://127.0.0.1:{port}/anthropic", api_key="x")
+        equal(isinstance(r, Note), True, "a parsed answer")
+        a = anthropic.Anthropic(base_url=f"http://127.0.0.1:{s.port}/anthropic", api_key="x")
         m = a.messages.create(model=MODEL, max_tokens=800, messages=user("Turn it on."), **OFF, tool_choice={
             "type": "tool", "name": "switch", "disable_parallel_tool_use": True},
                               tools=[{"name": "switch", "input_schema": FLAG, "strict": True}])
         judge_calls([(b.name, b.input) for b in m.content])
-    finally:
-        p.terminate()
-        p.wait()
 
 
 CALL = ('Now.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="forecast">\n<｜DSML｜parameter name="city" string="true">Rome'
