@@ -1,8 +1,8 @@
 /* api: one neutral request and one neutral stream of events between the dialects and the engine.
  *
- * Idea: a dialect is one file that reads a JSON body into a struct api_req and writes a struct api_answer, whole or event
- * by event. It knows nothing of HTTP, threads, the engine or other dialects. docs/ADD_A_DIALECT.md shows how to add one.
- */
+ * Idea: a dialect is one file, or a small group with a header of its own, that reads a JSON body into a struct
+ * api_req and writes a struct api_answer, whole or event by event. It knows nothing of HTTP, threads, the engine or
+ * other dialects. docs/ADD_A_DIALECT.md shows how to add one. / */
 #ifndef HADAL_SERVE_API_H
 #define HADAL_SERVE_API_H
 
@@ -149,6 +149,8 @@ extern const struct dialect dialect_deepseek, dialect_completions, dialect_anthr
 void form_id(struct api_answer *a, const uint64_t random[2]);
 void form_usage(const struct api_answer *a, struct buf *out);
 int form_status(const struct api_error *e);
+/* {"error": {...}} as DeepSeek's and OpenAI's services write it. */
+void form_error_body(const char *message, const char *type, const char *code, struct buf *out);
 void form_error(const struct api_error *e, const char *request_id, struct buf *out);
 void form_error_event(struct api_answer *a, const struct api_error *e, struct buf *out);
 
@@ -171,7 +173,8 @@ bool api_model_known(const struct api_env *env, const char *name, int *think);
 
 /* All over requests in the engine's form: chat messages and tools as in the chat completions API. */
 int rules_tools(const json_t *tools, struct api_error *e);
-/* The chat format gives a system message at the end no reply: such messages are put before the last turn of the user. */
+/* The chat format gives a system message at the end no reply: such messages are put before the last turn of the
+ * user. */
 void rules_last_turn(json_t *messages);
 int rules_pairing(const json_t *messages, struct api_error *e);
 /* With tools and thinking, every earlier reply must carry its reasoning; text is the refusal. */
@@ -181,8 +184,8 @@ int rules_sampling(struct api_req *q, const json_t *body, const struct api_env *
 int rules_max_tokens(struct api_req *q, const json_t *body, const char *key, struct api_error *e);
 int rules_stop(struct api_req *q, const json_t *body, const char *key, struct api_error *e);
 int rules_user(struct api_req *q, const json_t *user, struct api_error *e);
-/* A choice in the engine's form ("required" or a named function) that forces a call: refused while thinking, as officially.
- * Takes the reference. */
+/* A choice in the engine's form ("required" or a named function) that forces a call: refused while thinking, as
+ * officially. Takes the reference. */
 int rules_forced_call(struct api_req *q, json_t *choice, struct api_error *e);
 /* The answer's form: a schema (borrowed) under a name. */
 int rules_schema(struct api_req *q, const json_t *schema, const char *where, struct api_error *e);

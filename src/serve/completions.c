@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+enum { OUTPUT_TOKENS_MAX = 4096 }; /* the official limit, and the default */
+
 /* ---------------------------------------------------------------- the prompt */
 
 static int add_text(struct ids *ids, const json_t *text, const struct api_env *env, struct api_error *e)
@@ -93,6 +95,18 @@ static int read_logprobs(struct api_req *q, const json_t *body, struct api_error
     return 0;
 }
 
+static int read_max_tokens(struct api_req *q, const json_t *body, struct api_error *e)
+{
+    if (rules_max_tokens(q, body, "max_tokens", e) != 0)
+        return -1;
+    const json_t *n = json_object_get(q->gen, "max_tokens");
+    if (n == NULL)
+        json_object_set_new(q->gen, "max_tokens", json_integer(OUTPUT_TOKENS_MAX));
+    else if (json_integer_value(n) > OUTPUT_TOKENS_MAX)
+        return api_fail(e, API_BAD, "Invalid max_tokens value, the valid range of max_tokens is [1, %d]", OUTPUT_TOKENS_MAX);
+    return 0;
+}
+
 static int completions_read(struct api_req *q, const json_t *body, const struct api_env *env, struct api_error *e)
 {
     struct api_env free_env = *env; /* temperature and top_p mean here what they say */
@@ -103,7 +117,7 @@ static int completions_read(struct api_req *q, const json_t *body, const struct 
     q->gen = json_object();
     if (rules_model(body, env, &think, e) != 0 || read_prompt(q, body, env, e) != 0 || read_stream(q, body, e) != 0 ||
         field_int(body, "n", &n, &given, e) != 0 || read_logprobs(q, body, e) != 0 ||
-        rules_sampling(q, body, &free_env, e) != 0 || rules_max_tokens(q, body, "max_tokens", e) != 0 ||
+        rules_sampling(q, body, &free_env, e) != 0 || read_max_tokens(q, body, e) != 0 ||
         rules_stop(q, body, "stop", e) != 0 || field_bool(body, "include_cost", &q->include_cost, e) != 0)
         return -1;
     if (n != 1)

@@ -61,16 +61,21 @@ int form_status(const struct api_error *e)
     return error_forms[e->kind].status;
 }
 
+void form_error_body(const char *message, const char *type, const char *code, struct buf *out)
+{
+    out_open(out, NULL, '{');
+    out_open(out, "error", '{');
+    out_str(out, "message", message);
+    out_str(out, "type", type);
+    out_null(out, "param");
+    out_str(out, "code", code);
+    buf_str(out, "}}");
+}
+
 void form_error(const struct api_error *e, const char *request_id, struct buf *out)
 {
     (void)request_id; /* only in the header */
-    out_open(out, NULL, '{');
-    out_open(out, "error", '{');
-    out_str(out, "message", e->msg);
-    out_str(out, "type", error_forms[e->kind].type);
-    out_null(out, "param");
-    out_str(out, "code", error_forms[e->kind].code);
-    buf_str(out, "}}");
+    form_error_body(e->msg, error_forms[e->kind].type, error_forms[e->kind].code, out);
 }
 
 void form_error_event(struct api_answer *a, const struct api_error *e, struct buf *out)

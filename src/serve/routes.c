@@ -24,6 +24,20 @@ static void completions_outside_beta_run(struct exchange *x)
     exchange_fail(x, &e);
 }
 
+static void files_run(struct exchange *x)
+{
+    struct api_error e = {0};
+    api_fail(&e, API_NOT_FOUND, "Files are not supported: this model reads text only.");
+    exchange_fail(x, &e);
+}
+
+static void stored_responses_run(struct exchange *x)
+{
+    struct api_error e = {0};
+    api_fail(&e, API_NOT_FOUND, "Responses are neither stored nor compacted here: send the full history to /responses.");
+    exchange_fail(x, &e);
+}
+
 static const struct route routes[] = {
     {METHOD_GET, "/health", &dialect_deepseek, health_run, true},
     {METHOD_GET, "/metrics", &dialect_deepseek, metrics_run, false},
@@ -52,6 +66,19 @@ static const struct route routes[] = {
     {METHOD_GET, "/anthropic/v1/models", &dialect_anthropic, models_run, false},
     {METHOD_POST, "/responses", &dialect_responses, exchange_generate, false},
     {METHOD_POST, "/v1/responses", &dialect_responses, exchange_generate, false},
+    {METHOD_GET, "/files", &dialect_deepseek, files_run, false},
+    {METHOD_GET, "/files/*", &dialect_deepseek, files_run, false},
+    {METHOD_GET, "/v1/files", &dialect_deepseek, files_run, false},
+    {METHOD_GET, "/v1/files/*", &dialect_deepseek, files_run, false},
+    {METHOD_GET, "/anthropic/v1/files", &dialect_anthropic, files_run, false},
+    {METHOD_GET, "/anthropic/v1/files/*", &dialect_anthropic, files_run, false},
+    {METHOD_GET, "/responses/*", &dialect_responses, stored_responses_run, false},
+    {METHOD_GET, "/v1/responses/*", &dialect_responses, stored_responses_run, false},
+    {METHOD_POST, "/files", &dialect_deepseek, files_run, false},
+    {METHOD_POST, "/v1/files", &dialect_deepseek, files_run, false},
+    {METHOD_POST, "/anthropic/v1/files", &dialect_anthropic, files_run, false},
+    {METHOD_POST, "/responses/*", &dialect_responses, stored_responses_run, false},
+    {METHOD_POST, "/v1/responses/*", &dialect_responses, stored_responses_run, false},
 };
 
 /* Requests that no route takes. */

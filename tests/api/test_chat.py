@@ -312,6 +312,9 @@ def paths(s):
     equal(request(s.port, "GET", "/chat/completions")[0], 405, "status of another method")
     equal(post(s.port, "/chat/completions?beta=true", body("PLAIN", **OFF))[0], 200, "status with a query")
     equal(post(s.port, "/v1/embeddings", {})[0], 404, "status of /v1/embeddings")
+    refused(s, 404, "Files are not supported", {}, "/v1/files")
+    refused(s, 404, "neither stored nor compacted", {}, "/v1/responses/compact")
+    equal(request(s.port, "GET", "/anthropic/v1/files/x")[2]["error"]["type"], "not_found_error", "Anthropic's form")
     refused(s, 400, "completions api is only available when using beta api", {}, "/completions")
 
 
@@ -327,6 +330,7 @@ def fim(s):
     got = post(s.port, "/beta/completions", {"model": "deepseek-v4-flash", "prompt": "PLAIN", "echo": True})[2]
     equal(got["choices"][0]["text"], "PLAINHello, world.", "echo")
     refused(s, 400, "Invalid logprobs", {**ask, "logprobs": 21}, "/beta/completions")
+    refused(s, 400, "Invalid max_tokens", {**ask, "max_tokens": 4097}, "/beta/completions")
     refused(s, 400, "echo and logprobs", {**ask, "suffix": None, "echo": True, "logprobs": 1}, "/beta/completions")
 
 

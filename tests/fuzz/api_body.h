@@ -1,5 +1,5 @@
-/* What the targets of the dialects share: any text as the body of a request is read, or refused with a sentence in UTF-8 in the
- * dialect's own JSON, never anything else. */
+/* What the targets of the dialects share: any text as the body of a request is read, or refused with a sentence in
+ * UTF-8 in the dialect's own JSON, never anything else. */
 #ifndef HADAL_TESTS_FUZZ_API_BODY_H
 #define HADAL_TESTS_FUZZ_API_BODY_H
 

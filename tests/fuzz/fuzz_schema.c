@@ -1,5 +1,6 @@
-/* Any JSON as the schema of an answer or the parameters of a strict tool: refused with a sentence, or a grammar that never gets
- * stuck and whose words are JSON. Input: a byte of options (bit 0: a tool; the rest seeds the words), then the schema. */
+/* Any JSON as the schema of an answer or the parameters of a strict tool: refused with a sentence, or a grammar that
+ * never gets stuck and whose words are JSON. Input: a byte of options (bit 0: a tool; the rest seeds the words),
+ * then the schema. */
 #include "text/grammar.h"
 
 #include <stdlib.h>

@@ -8,7 +8,10 @@ import tree
 
 RANK = {"base": 0, "num": 1, "ops": 2, "text": 2, "comm": 2, "model": 3, "engine": 4, "serve": 5, "bin": 6}
 SIBLINGS = {"ops/cpu", "ops/cuda", "ops/ascend"}
-DIALECTS = {"deepseek", "completions", "anthropic", "openai_responses"}
+# The files of each dialect.
+DIALECTS = {"deepseek": "chat", "completions": "completions", "anthropic": "messages", "anthropic_read": "messages",
+            "openai_responses": "responses", "responses": "responses", "responses_read": "responses",
+            "responses_write": "responses"}
 BANNED = {
     "exit": "return a code", "_exit": "return a code", "getenv": "pass it from src/bin", "printf": "return data",
     "puts": "return data", "putchar": "return data", "perror": "fill struct err",
@@ -44,7 +47,7 @@ def include_problem(path, header):
     if folder in SIBLINGS and other_folder in SIBLINGS and folder != other_folder:
         return f"{path}: {folder} includes \"{header}\" of a sibling back end"
     name, other_name = (posixpath.splitext(posixpath.basename(p))[0] for p in (path, header))
-    if name in DIALECTS and other_name in DIALECTS and name != other_name:
+    if name in DIALECTS and other_name in DIALECTS and DIALECTS[name] != DIALECTS[other_name]:
         return f"{path}: dialect {name} includes \"{header}\" of another dialect"
     return None
 
