@@ -77,7 +77,7 @@ static int32_t integers(struct grammar *g, int64_t lo, int64_t hi, int32_t next)
             node = node_either(g, digits_between(g, from, to, true, true, next), node);
         }
         first = last + 1;
-        last = last * 10 + 9;
+        last = n < DIGITS_MAX ? last * 10 + 9 : last;
     }
     return whole_to > 0 ? node_either(g, integers_of_length(g, whole_from, whole_to, next), node) : node;
 }
