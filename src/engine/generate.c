@@ -108,7 +108,8 @@ static void feed(struct generation *g)
 static void finish(struct generation *g, enum finish f, const char *why)
 {
     buf_clear(&g->text);
-    utf8_stream_flush(&g->utf8, &g->text);
+    if (f == FINISH_STOP) /* half a character where a reply is cut off is no character, and would damage a tag */
+        utf8_stream_flush(&g->utf8, &g->text);
     feed(g);
     if (g->finish == FINISH_NONE && !g->params.raw)
         reply_end(g->reply);

@@ -185,11 +185,24 @@ static void settle_broken(const struct telling *t, bool cut)
     buf_free(&text);
 }
 
+/* Where text ends in the beginning of a tag of calls, NULL when it does not. */
+static const char *half_tag(const char *text, size_t n)
+{
+    static const char mark[] = "\xef\xbd\x9c" "DSML\xef\xbd\x9c";
+    const char *at = memrchr(text, '<', n);
+    if (at == NULL)
+        return NULL;
+    size_t left = (size_t)(text + n - at) - 1, slash = left > 0 && at[1] == '/';
+    return left - slash < sizeof mark && memcmp(at + 1 + slash, mark, left - slash) == 0 ? at : NULL;
+}
+
 /* Markup of calls that comes as text waits in the same place: where a reply is cut, half a call is no text. */
 static void add_content(const struct telling *t, const char *text, size_t n)
 {
     static const char mark[] = "\xef\xbd\x9c" "DSML";
     const char *at = memmem(text, n, mark, sizeof mark - 1);
+    if (at == NULL)
+        at = half_tag(text, n);
     size_t shown = at == NULL ? n : (size_t)(at - text);
     if (at != NULL) /* the tag's "<" and the newlines before it go with it */
         while (shown > 0 && strchr("</\n", text[shown - 1]) != NULL)

@@ -15,7 +15,8 @@ void responses_item_id(const struct api_answer *a, int index, enum api_part_kind
 /* The text inside {"input": TEXT}. */
 void responses_custom_input(const struct api_part *p, const char *key, struct buf *out);
 void responses_tokens(const struct buf *tokens, struct buf *out); /* "logprobs"; tokens may be NULL */
-void responses_content(const struct api_answer *a, const struct api_part *p, const char *key, bool complete, struct buf *out);
+void responses_content(const struct api_answer *a, const struct api_part *p, const char *key, bool complete,
+                       struct buf *out);
 void responses_item(const struct api_answer *a, int index, const struct api_part *p, const char *key, bool complete,
                     struct buf *out);
 const char *responses_state(const struct api_answer *a, bool failed);
