@@ -62,6 +62,11 @@ def costs(s):
     u = ask(s, alice, include_cost=True)[2]["usage"]
     equal(0 < u["cost"] < 1e-4, True, f"cost {u['cost']}")
     equal(rows("SELECT cost FROM usage ORDER BY id DESC LIMIT 1")[0][0], u["cost"], "cost in the ledger")
+    for path, more in (("/v1/messages", {"max_tokens": 9}), ("/v1/responses", {"input": "x"})):
+        for asked in (True, False):
+            u = post(s.port, path, {**body(), **more, "include_cost": asked}, {"Authorization": "Bearer " + alice})[2]["usage"]
+            last = rows("SELECT cost FROM usage ORDER BY id DESC LIMIT 1")[0][0]
+            equal(u.get("cost"), last if asked else None, f"cost of {path}")
 
 
 def budget(s):
