@@ -158,7 +158,7 @@ $(B)/tests/check/test_check.o: CPPFLAGS_ALL += $(if $(EMULATED),-DCHECK_EMULATED
 
 $(B)/tests/check/emulated_%.o: src/ops/cpu/kern_fast_%.c tests/check/emulate/immintrin.h
 	@mkdir -p $(@D)
-	$(CC) -Itests/check/emulate $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g -O1 -ffp-contract=off -mfma -w \
+	$(CC) -Itests/check/emulate $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g -O1 -ffp-contract=off -mfma -w -DUNROLL= \
 	    -Dfast_kern_$*=emulated_$* -MMD -MP -c -o $@ $<
 
 # Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.

@@ -5,6 +5,7 @@
 #define D_TILE 6
 #define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
 #define INDEX_HEADS 8
+#define FEW_TILES(m) ((m) <= 5 ? 4 : 2)
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -27,6 +28,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_sra16_4(v) _mm512_srai_epi16(v, 4)
 #define vi_sll16_8(v) _mm512_slli_epi16(v, 8)
 #define vi_sll32_16(v) _mm512_slli_epi32(v, 16)
+#define vi_sllv32(v, n) _mm512_sllv_epi32(v, n)
 #define vi_sll32_23(v) _mm512_slli_epi32(v, 23)
 #define vi_srl16_4(v) _mm512_srli_epi16(v, 4)
 /* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */

@@ -44,7 +44,7 @@ static int columns_of(enum fast_x_kind kind, int cols)
 static size_t data_bytes(enum fast_x_kind kind, int n, int cols)
 {
     size_t values = (size_t)n * (size_t)columns_of(kind, cols);
-    return round_64(kind == FX_DIGITS ? values * 3 : values * 4);
+    return round_64(kind == FX_DIGITS ? values * 2 : values * 4);
 }
 
 static size_t scale_bytes(int n, int cols)
@@ -52,15 +52,20 @@ static size_t scale_bytes(int n, int cols)
     return round_64((size_t)n * (size_t)((cols + IL16_BLOCK - 1) / IL16_BLOCK) * sizeof(float));
 }
 
-static size_t minus_bytes(enum fast_x_kind kind, int n, int cols)
+static size_t group_bytes(enum fast_x_kind kind, int n, int cols)
 {
-    return kind == FX_DIGITS ? round_64((size_t)n * (size_t)(columns_of(kind, cols) / 32) * sizeof(int32_t)) : 0;
+    return kind == FX_DIGITS ? round_64((size_t)n * (size_t)(columns_of(kind, cols) / 32) * sizeof(struct fast_group)) : 0;
+}
+
+static size_t rest_bytes(enum fast_x_kind kind, int n, int cols)
+{
+    return kind == FX_DIGITS ? round_64((size_t)n * (size_t)columns_of(kind, cols)) : 0;
 }
 
 size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int cols)
 {
     (void)k;
-    return data_bytes(kind, n, cols) + scale_bytes(n, cols) + minus_bytes(kind, n, cols);
+    return data_bytes(kind, n, cols) + scale_bytes(n, cols) + group_bytes(kind, n, cols) + rest_bytes(kind, n, cols);
 }
 
 void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem)
@@ -73,5 +78,7 @@ void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind k
     at += data_bytes(kind, n, cols);
     x->scale = (float *)(void *)at;
     at += scale_bytes(n, cols);
-    x->minus = (int32_t *)(void *)at;
+    x->group = (struct fast_group *)(void *)at;
+    at += group_bytes(kind, n, cols);
+    x->rest = (int32_t *)(void *)at;
 }

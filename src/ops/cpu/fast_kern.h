@@ -21,8 +21,18 @@ enum fast_x_kind {
     FX_BF16,   /* BF16 weights: values that bf16 holds */
     FX_CODES,  /* FP8 weights: e4m3 codes of blocks of 128 (act_quant), times 2^118 in the fp32 levels */
     FX_SCALED, /* FP8 weights without activation quantisation: bf16 values, scaled in blocks in the fp32 levels */
-    FX_DIGITS, /* FP4 weights: e4m3 codes times 512 as three signed digits of base 128 */
+    FX_DIGITS, /* FP4 weights: e4m3 codes times 512 as two signed bytes, and a rest where they do not suffice */
     FX_KINDS,
+};
+
+/* FX_DIGITS, 32 columns of one row: an e4m3 code times 512 is an integer v of 18 bits and a sign, but rarely are its lowest
+ * bits in use where its highest are. v = 2^s (d0 + 256 d1) + rest with the smallest s (0..3) that lets d0 and d1 be signed
+ * bytes; rest is 0..7. When no column has a rest, 2^s goes into the scale and shift is 0; else shift is s. Weight codes are
+ * stored with offset 12, so sums begin at start: -12 times the digit's sum (d0, d1, rest), as the level adds (index_start). */
+struct fast_group {
+    float scale; /* of the block of 128 */
+    int32_t start[3];
+    int32_t shift;
 };
 
 /* Rows are grouped in tiles of at most `tile` rows (the level's, by kind); the last tile is narrower, m = what is left. */
@@ -30,11 +40,12 @@ struct fast_x {
     enum fast_x_kind kind;
     int n, cols, cols_padded, n_blocks; /* n_blocks of 128 columns */
     int tile;
-    /* fp32: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][3 digits][2]: of columns
-     * 0,4,1,5 and 2,6,3,7 of the eight, least digit first. The bf16 level: bf16 pairs [tiles][cols_padded/2][m]. */
+    /* fp32: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][d0, d1][2]: of columns
+     * 0,4,1,5 and 2,6,3,7 of the eight. The bf16 level: bf16 pairs [tiles][cols_padded/2][m]. */
     void *data;
-    float *scale;   /* [n][n_blocks] of the block; unused in FX_PLAIN and FX_BF16 */
-    int32_t *minus; /* FX_DIGITS [n][cols_padded/32]: -12 times the block's sum, since codes are stored with offset 12 */
+    float *scale; /* [n][n_blocks] of the block; unused in FX_PLAIN, FX_BF16 and FX_DIGITS */
+    struct fast_group *group; /* FX_DIGITS [n][cols_padded/32] */
+    int32_t *rest;            /* FX_DIGITS [n][cols_padded/8][2], set where the group has a shift */
 };
 
 /* y[i*ldy + j] for every row i of x and the 16 n_tiles matrix rows j of a strip of 1..FAST_STRIP tiles from tile0 on,

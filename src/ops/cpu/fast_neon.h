@@ -2,9 +2,10 @@
 #define LANES 4
 #define X_TILE 6
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
-#define D_TILE 4
-#define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4)
+#define D_TILE 8
+#define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8)
 #define INDEX_HEADS 8
+#define FEW_TILES(m) 1
 
 typedef float32x4_t vf;
 typedef int32x4_t vi;
@@ -35,6 +36,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_sra16_4(v) OF_S16(vshrq_n_s16(AS_S16(v), 4))
 #define vi_sll16_8(v) OF_U16(vshlq_n_u16(AS_U16(v), 8))
 #define vi_sll32_16(v) vshlq_n_s32(v, 16)
+#define vi_sllv32(v, n) vshlq_s32(v, n)
 #define vi_sll32_23(v) vshlq_n_s32(v, 23)
 #define vi_srl16_4(v) OF_U16(vshrq_n_u16(AS_U16(v), 4))
 /* 16-bit values of a and b alternating, from the low or the high half */

@@ -5,8 +5,8 @@
 #include "num/num.h"
 #include "ops/cpu/fast_kern.h"
 
-/* The start of an index block from the corrections of the columns in the low and the high half of each word: both apart
- * where products are summed in 16 bits (they wrap around and come back), together where in 32. */
+/* The start of a block of byte products from the corrections of the columns in the low and the high half of each word:
+ * both apart where products are summed in 16 bits (they wrap around and come back), together where in 32. */
 static inline int32_t index_start(int32_t low, int32_t high)
 {
 #ifdef WIDE_DIGITS
@@ -111,36 +111,58 @@ static inline void pack_values_row(struct fast_x *x, const float *row, int i)
     }
 }
 
-/* The three signed base-128 digits of v in [-229376, 229376], least first: -64..63, -64..63, -14..14. */
-static inline void digits_of(int32_t v, int8_t d[3])
+/* Splits the 32 integers v = 512 code of a group (fast_group): digit and rest bytes in the order of the columns. */
+static inline void split_group(const float *codes, int e, struct fast_group *g, int8_t *d0, int8_t *d1, int8_t *rest)
 {
-    int32_t d0 = ((v + 64) & 127) - 64, rest = (v - d0) / 128, d1 = ((rest + 64) & 127) - 64;
-    d[0] = (int8_t)d0;
-    d[1] = (int8_t)d1;
-    d[2] = (int8_t)((rest - d1) / 128);
+    int32_t v[32], top = 0, left = 0, s = 0;
+    for (int k = 0; k < 32; k++) {
+        v[k] = (int32_t)(codes[k] * 512);
+        int32_t size = v[k] < 0 ? -v[k] : v[k];
+        top = size > top ? size : top;
+    }
+    while (top >> s > 127 * 256 + 127)
+        s++;
+    for (int k = 0; k < 32; k++) {
+        int32_t high = v[k] >> s, low = ((high + 128) & 255) - 128;
+        d0[k] = (int8_t)low;
+        d1[k] = (int8_t)((high - low) / 256);
+        rest[k] = (int8_t)(v[k] - high * (1 << s));
+        left |= rest[k];
+    }
+    g->shift = left != 0 ? s : 0;
+    g->scale = pow2f(e - 10 + (left != 0 ? 0 : s));
+}
+
+/* Bytes of 32 columns into the words of fast_x, `stride` bytes from eight columns to the next; returns the start. */
+static inline int32_t place_group(const int8_t *d, int8_t *out, size_t stride)
+{
+    static const int column[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    int32_t even = 0, odd = 0;
+    for (int k = 0; k < 32; k += 8, out += stride) {
+        for (int i = 0; i < 8; i++)
+            out[i] = d[k + column[i]];
+        even -= d[k] + d[k + 2] + d[k + 4] + d[k + 6];
+        odd -= d[k + 1] + d[k + 3] + d[k + 5] + d[k + 7];
+    }
+    return index_start(12 * even, 12 * odd);
 }
 
 static inline void pack_digits_row(struct fast_x *x, const float *row, int i)
 {
-    static const int place[8] = {0, 2, 4, 6, 1, 3, 5, 7}; /* byte of column j among the two words */
     int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile;
-    int8_t *out = (int8_t *)x->data;
-    out += ((size_t)t * (size_t)x->tile * (size_t)(x->cols_padded / 8) + (size_t)(i % x->tile)) * 24;
-    int32_t *minus = x->minus + (size_t)i * (size_t)(x->cols_padded / 32);
+    size_t lines = (size_t)(x->cols_padded / 8), stride = (size_t)m * 16;
+    int8_t *out = (int8_t *)x->data + ((size_t)t * (size_t)x->tile * lines + (size_t)(i % x->tile)) * 16;
+    int8_t *rest_out = (int8_t *)(x->rest + (size_t)i * lines * 2);
+    struct fast_group *g = x->group + (size_t)i * (lines / 4);
     float codes[IL16_BLOCK];
-    for (int b = 0; b < x->n_blocks; b++) {
-        int first = b * IL16_BLOCK, n = x->cols - first < IL16_BLOCK ? x->cols - first : IL16_BLOCK;
-        int e = block_codes(row + first, n, codes);
-        x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)b] = pow2f(e - 10);
-        memset(minus + first / 32, 0, (size_t)(n / 32) * sizeof *minus);
-        for (int k = 0; k < n; k++) {
-            int32_t v = (int32_t)(codes[k] * 512);
-            int8_t d[3];
-            digits_of(v, d);
-            minus[(first + k) / 32] -= 12 * v;
-            int8_t *word = out + (size_t)((first + k) / 8) * (size_t)m * 24;
-            for (int p = 0; p < 3; p++)
-                word[p * 8 + place[k % 8]] = d[p];
+    for (int first = 0; first < x->cols; first += IL16_BLOCK) {
+        int n = x->cols - first < IL16_BLOCK ? x->cols - first : IL16_BLOCK, e = block_codes(row + first, n, codes);
+        for (int k = 0; k < n; k += 32, g++, out += 4 * stride, rest_out += 32) {
+            int8_t d0[32], d1[32], rest[32];
+            split_group(codes + k, e, g, d0, d1, rest);
+            g->start[0] = place_group(d0, out, stride);
+            g->start[1] = place_group(d1, out + 8, stride);
+            g->start[2] = g->shift != 0 ? place_group(rest, rest_out, 8) : 0;
         }
     }
 }

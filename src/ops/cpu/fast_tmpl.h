@@ -1,19 +1,23 @@
 /* Body of kern_fast_<isa>.c: the fast kernels over vectors of LANES fp32 values, 16/LANES vectors a line.
  *
  * The including file defines LANES, X_TILE and D_TILE (activation rows held in registers by the value and the digit
- * kernels), the types vf (fp32 lanes), vi (the same bits as bytes, words or double words) and the vf_ and vi_ functions
- * used here. Loops over accumulators have constant bounds and are unrolled, so accumulators live in registers.
+ * kernels), FEW_TILES(m) (weight tiles whose sums with m rows fill the registers), the types vf (fp32 lanes), vi (the
+ * same bits as bytes, words or double words) and the vf_ and vi_ functions used here. Loops over accumulators have
+ * constant bounds and are unrolled, so accumulators live in registers.
  *
  * A step multiplies one column, or with PAIRS (vf_dot_pairs: bf16 dot products) two columns of FP8 and BF16 weights.
  * FP8 without PAIRS: the bits of an e4m3 code moved under the exponent of an fp32 are its value times 2^-120 (an fp32
  * subnormal for an e4m3 subnormal, which fused multiply-adds take); fast_pack.h puts the 2^120 into the activations.
- * FP4: codes become 2 e2m1 + 12 = 0..24 by a byte shuffle; byte products with a digit are summed in 16 bits (at most 8
- * sums of 2 products of 24 * 64 a block, below 2^15) or at once in 32 (vi_digit_add, vi_digit_join).
+ * FP4: codes become 2 e2m1 + 12 = 0..24 by a byte shuffle; byte products with a digit are summed in 16 bits or at once in
+ * 32 (vi_digit_add, vi_digit_join). The 16 bits begin at -12 times the digits' sum and may wrap on the way: the end is a
+ * sum of 16 products of 12 * 128, below 2^15.
  */
 #include "ops/cpu/fast_decl.h"
 #include "ops/cpu/fast_pack.h"
 
+#ifndef UNROLL /* the tests' emulation of AVX-512 compiles faster without */
 #define UNROLL _Pragma("GCC unroll 32")
+#endif
 #define UNROLL_2 _Pragma("GCC unroll 2")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))
@@ -271,15 +275,95 @@ ALWAYS_INLINE void matmul(enum wformat f, const struct il16 *w, int tile0, int n
     }
 }
 
+/* ---------------------------------------------------------------- few rows: lines decoded into registers */
+
+/* Numbers of rows that have a kernel of their own: those of decoding a few sequences at once, or of speculation. */
+#define FOR_EACH_FEW(M) M(2) M(3) M(4) M(5) M(6)
+enum { FEW_MAX = 6, FEW_SUMS = 24 * (HALVES > 2 ? 2 : 1) };
+_Static_assert(FEW_MAX <= X_TILE && FEW_MAX <= D_TILE, "few rows are one tile of packed activations");
+
+/* One block of nt tiles with m rows: x [columns][m]. */
+ALWAYS_INLINE void block_few(enum wformat f, const uint8_t *line, size_t tile_bytes, const uint32_t *x, int n_lines,
+                             const int nt, const int m, vf *acc)
+{
+    int s = steps_a_line(f);
+    for (int l = 0; l < n_lines; l++, line += IL16_LINE, x += s * m) {
+        UNROLL
+        for (int i = 0; i < nt * HALVES; i++) {
+            vf w[4];
+            line_steps(f, line + (size_t)(i / HALVES) * tile_bytes + i % HALVES * HALF_BYTES, w);
+            UNROLL
+            for (int j = 0; j < s * m; j++)
+                acc[i * m + j % m] = step(f, w[j / m], set_word(x[j]), acc[i * m + j % m]);
+        }
+    }
+}
+
+/* nt tiles with all m = x->n rows; the sums of a row as in panel_rows. */
+ALWAYS_INLINE void few(enum wformat f, const struct il16 *w, int tile0, const int nt, const struct fast_x *x, const int m,
+                       float *y, size_t ldy)
+{
+    int c = step_columns(f), a_line = c * steps_a_line(f);
+    clear(x, nt, y, ldy);
+    for (int b = 0; b < x->n_blocks; b++) {
+        int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
+        vf acc[FEW_SUMS];
+        UNROLL
+        for (int i = 0; i < nt * HALVES * m; i++)
+            acc[i] = vf_zero();
+        block_few(f, w->data + (size_t)tile0 * w->tile_bytes + (size_t)(first / a_line) * IL16_LINE, w->tile_bytes,
+                  (const uint32_t *)x->data + (size_t)(first / c) * (size_t)m, n / a_line, nt, m, acc);
+        UNROLL
+        for (int i = 0; i < nt * HALVES * m; i++) {
+            float *at = y + (size_t)(i % m) * ldy + i / m * LANES;
+            vf scale = vf_set(weight_scale(w, tile0 + i / m / HALVES, b, x->n_blocks) * x_scale(x, i % m, b));
+            vf_store(at, vf_fma(scale, acc[i], vf_load(at)));
+        }
+    }
+}
+
+typedef void few_rows_fn(const struct il16 *w, int tile0, const struct fast_x *x, float *y, size_t ldy);
+
+#define FEW_FP8(m)                                                                                                   \
+    static NO_INLINE void few_fp8_##m(const struct il16 *w, int tile0, const struct fast_x *x, float *y, size_t ldy) \
+    {                                                                                                                \
+        few(W_FP8, w, tile0, FEW_TILES(m), x, m, y, ldy);                                                            \
+    }
+#define FEW_BF16(m)                                                                                                   \
+    static NO_INLINE void few_bf16_##m(const struct il16 *w, int tile0, const struct fast_x *x, float *y, size_t ldy) \
+    {                                                                                                                 \
+        few(W_BF16, w, tile0, FEW_TILES(m), x, m, y, ldy);                                                            \
+    }
+FOR_EACH_FEW(FEW_FP8)
+FOR_EACH_FEW(FEW_BF16)
+#define FEW_FP8_NAME(m) few_fp8_##m,
+#define FEW_BF16_NAME(m) few_bf16_##m,
+static few_rows_fn *const few_fp8_of[] = {FOR_EACH_FEW(FEW_FP8_NAME)};
+static few_rows_fn *const few_bf16_of[] = {FOR_EACH_FEW(FEW_BF16_NAME)};
+
+/* A strip with few rows, as far as its tiles come in the number that the kernel takes; returns how many did. */
+static int strip_few(few_rows_fn *const *few_of, const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y,
+                     size_t ldy)
+{
+    int step_tiles = FEW_TILES(x->n), t = 0;
+    for (; t + step_tiles <= nt; t += step_tiles)
+        few_of[x->n - 2](w, tile0 + t, x, y + t * 16, ldy);
+    return t;
+}
+
+/* ---------------------------------------------------------------- strips by format */
+
 typedef void one_row_fn(const struct il16 *w, int tile0, const struct fast_x *x, float *y);
 typedef void many_rows_fn(const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y, size_t ldy);
 
-/* A strip by the number of rows: one row of four tiles or of a single tile, or blocks of rows. */
-static inline void strip(one_row_fn *four, one_row_fn *single, many_rows_fn *many, const struct il16 *w, int tile0, int nt,
-                         const struct fast_x *x, float *y, size_t ldy)
+/* A strip by the number of rows: one row of four tiles or of a single tile, few rows, or blocks of rows. */
+static inline void strip(one_row_fn *four, one_row_fn *single, few_rows_fn *const *few_of, many_rows_fn *many,
+                         const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y, size_t ldy)
 {
     if (x->n > 1) {
-        many(w, tile0, nt, x, y, ldy);
+        int t = few_of != NULL && x->n <= FEW_MAX ? strip_few(few_of, w, tile0, nt, x, y, ldy) : 0;
+        if (t < nt)
+            many(w, tile0 + t, nt - t, x, y + t * 16, ldy);
         return;
     }
     if (nt == FAST_STRIP) {
@@ -290,7 +374,7 @@ static inline void strip(one_row_fn *four, one_row_fn *single, many_rows_fn *man
         single(w, tile0 + t, x, y + t * 16);
 }
 
-#define FORMAT_KERNELS(name, f)                                                                              \
+#define FORMAT_KERNELS(name, f, few_of)                                                                      \
     static NO_INLINE void name##_four(const struct il16 *w, int tile0, const struct fast_x *x, float *y)     \
     {                                                                                                        \
         matvec(f, w, tile0, FAST_STRIP, x, y);                                                               \
@@ -307,11 +391,11 @@ static inline void strip(one_row_fn *four, one_row_fn *single, many_rows_fn *man
     static void name##_matmul(const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y,     \
                               size_t ldy)                                                                    \
     {                                                                                                        \
-        strip(name##_four, name##_single, name##_many, w, tile0, nt, x, y, ldy);                             \
+        strip(name##_four, name##_single, few_of, name##_many, w, tile0, nt, x, y, ldy);                     \
     }
-FORMAT_KERNELS(fp8, W_FP8)
-FORMAT_KERNELS(bf16, W_BF16)
-FORMAT_KERNELS(f32, W_F32)
+FORMAT_KERNELS(fp8, W_FP8, few_fp8_of)
+FORMAT_KERNELS(bf16, W_BF16, few_bf16_of)
+FORMAT_KERNELS(f32, W_F32, NULL)
 
 /* ---------------------------------------------------------------- FP4 */
 
@@ -323,107 +407,197 @@ ALWAYS_INLINE void fp4_codes(const uint8_t *line, vi *code)
     code[1] = vi_lookup(table, vi_and(vi_srl16_4(v), low));
 }
 
-/* One line's products with m rows into 16-bit sums acc [m][3]: digit words x [m][3][2]. */
-ALWAYS_INLINE void fp4_line(const vi *code, const int32_t *x, const int m, vi *acc)
-{
-    UNROLL
-    for (int i = 0; i < m * 3; i++) {
-        acc[i] = vi_digit_add(acc[i], code[0], vi_set32((uint32_t)x[2 * i]));
-        acc[i] = vi_digit_add(acc[i], code[1], vi_set32((uint32_t)x[2 * i + 1]));
-    }
-}
-
-/* The exact dot of a block from its three digit sums. */
-ALWAYS_INLINE vi fp4_join(const vi *acc, int32_t minus)
-{
-    return vi_add32(vi_digit_join(acc[0], acc[1], acc[2]), vi_set32((uint32_t)minus));
-}
-
 /* The fp32 scales of 16 rows' e8m0 bytes (none of them 0), one half. */
 ALWAYS_INLINE vf fp4_scales(const uint8_t *bytes)
 {
     return vf_from_bits(vi_sll32_23(vi_widen8(bytes)));
 }
 
-static NO_INLINE void fp4_one(const struct il16 *w, int tile, const struct fast_x *x, float *y)
+/* The exact dots of a group with a rest from the sums of its digits: code vectors of four lines, `step` apart. */
+ALWAYS_INLINE vi fp4_add_rest(vi total, const vi *code, int step, const int32_t *rest, const struct fast_group *g)
 {
-    const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
-    int n_blocks = w->cols_padded / 32;
-    const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_blocks * 16;
-    const int32_t *digits = x->data, *minus = x->minus;
-    vf sum[HALVES];
+    vi acc = vi_set32((uint32_t)g->start[2]);
+    NO_UNROLL
+    for (int l = 0; l < 4; l++, code += step, rest += 2) {
+        acc = vi_digit_add(acc, code[0], vi_set32((uint32_t)rest[0]));
+        acc = vi_digit_add(acc, code[1], vi_set32((uint32_t)rest[1]));
+    }
+    return vi_add32(vi_sllv32(total, vi_set32((uint32_t)g->shift)), vi_digit_sum(acc));
+}
+
+/* The same from the lines of one half. Out of line: seldom needed, and its registers are not to be the others'. */
+static NO_INLINE void fp4_line_rest(const uint8_t *line, const int32_t *rest, const struct fast_group *g, vi *total)
+{
+    vi code[8];
+    for (int l = 0; l < 4; l++)
+        fp4_codes(line + l * IL16_LINE, code + 2 * l);
+    *total = fp4_add_rest(*total, code, 2, rest, g);
+}
+
+ALWAYS_INLINE vi fp4_half_rest(const uint8_t *line, vi total, const int32_t *rest, const struct fast_group *g)
+{
+    fp4_line_rest(line, rest, g, &total);
+    return total;
+}
+
+/* One line's products with m rows: digit words x [m][d0, d1][2]. */
+ALWAYS_INLINE void digit_line(const vi *code, const int32_t *x, const int m, vi *acc)
+{
     UNROLL
-    for (int h = 0; h < HALVES; h++)
-        sum[h] = vf_zero();
-    for (int b = 0; b < n_blocks; b++, scale += 16) {
-        vi acc[HALVES * 3];
-        UNROLL
-        for (int i = 0; i < HALVES * 3; i++)
-            acc[i] = vi_set32(0);
-        NO_UNROLL
-        for (int l = 0; l < 4; l++, line += IL16_LINE, digits += 6) {
-            vi code[HALVES * 2];
-            UNROLL
-            for (int h = 0; h < HALVES; h++)
-                fp4_codes(line + h * HALF_BYTES, code + 2 * h);
-            UNROLL
-            for (int p = 0; p < 3; p++) { /* a digit for both halves: few registers hold activations */
-                vi even = vi_set32((uint32_t)digits[2 * p]), odd = vi_set32((uint32_t)digits[2 * p + 1]);
-                UNROLL
-                for (int h = 0; h < HALVES; h++) {
-                    acc[3 * h + p] = vi_digit_add(acc[3 * h + p], code[2 * h], even);
-                    acc[3 * h + p] = vi_digit_add(acc[3 * h + p], code[2 * h + 1], odd);
-                }
-            }
-        }
-        vf xs = vf_set(x->scale[b / 4]);
+    for (int i = 0; i < m * 2; i++) {
+        acc[i] = vi_digit_add(acc[i], code[0], vi_set32((uint32_t)x[2 * i]));
+        acc[i] = vi_digit_add(acc[i], code[1], vi_set32((uint32_t)x[2 * i + 1]));
+    }
+}
+
+/* A group of one tile with one row: digit words x [4][d0, d1][2]. */
+ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const int32_t *x, const int32_t *rest,
+                             const struct fast_group *g, vf *sum)
+{
+    vi acc[HALVES * 2], total[HALVES];
+    UNROLL
+    for (int i = 0; i < HALVES * 2; i++)
+        acc[i] = vi_set32((uint32_t)g->start[i % 2]);
+    NO_UNROLL
+    for (int l = 0; l < 4; l++, x += 4) {
+        vi code[HALVES * 2];
         UNROLL
         for (int h = 0; h < HALVES; h++)
-            sum[h] = vf_fma(vf_mul(fp4_scales(scale + h * LANES), xs), vf_from_i32(fp4_join(acc + 3 * h, minus[b])), sum[h]);
+            fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code + 2 * h);
+        UNROLL
+        for (int p = 0; p < 2; p++) { /* a digit for both halves: few registers hold activations */
+            vi low = vi_set32((uint32_t)x[2 * p]), high = vi_set32((uint32_t)x[2 * p + 1]);
+            UNROLL
+            for (int h = 0; h < HALVES; h++) {
+                acc[2 * h + p] = vi_digit_add(acc[2 * h + p], code[2 * h], low);
+                acc[2 * h + p] = vi_digit_add(acc[2 * h + p], code[2 * h + 1], high);
+            }
+        }
     }
     UNROLL
     for (int h = 0; h < HALVES; h++)
-        vf_store(y + h * LANES, sum[h]);
+        total[h] = vi_digit_join(acc[2 * h], acc[2 * h + 1]);
+    if (__builtin_expect(g->shift != 0, 0))
+        for (int h = 0; h < HALVES; h++)
+            fp4_line_rest(line + h * HALF_BYTES, rest, g, &total[h]);
+    vf xs = vf_set(g->scale);
+    UNROLL
+    for (int h = 0; h < HALVES; h++)
+        sum[h] = vf_fma(vf_mul(fp4_scales(scale + h * LANES), xs), vf_from_i32(total[h]), sum[h]);
 }
 
-/* A run of blocks under one activation scale (128 columns), decoded once and used for all rows. */
-enum { RUN_BLOCKS = IL16_BLOCK / 32 };
+ALWAYS_INLINE void fp4_one(const struct il16 *w, int tile, const int nt, const struct fast_x *x, float *y)
+{
+    int n_groups = w->cols_padded / 32;
+    const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
+    const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_groups * 16;
+    const int32_t *digits = x->data, *rest = x->rest;
+    vf sum[FAST_STRIP * HALVES];
+    UNROLL
+    for (int i = 0; i < nt * HALVES; i++)
+        sum[i] = vf_zero();
+    for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16, rest += 8) {
+        UNROLL
+        for (int t = 0; t < nt; t++)
+            fp4_group(line + (size_t)t * w->tile_bytes, scale + (size_t)t * (size_t)n_groups * 16, digits, rest,
+                      &x->group[b], sum + t * HALVES);
+    }
+    UNROLL
+    for (int i = 0; i < nt * HALVES; i++)
+        vf_store(y + i * LANES, sum[i]);
+}
+
+static NO_INLINE void fp4_one_four(const struct il16 *w, int tile, const struct fast_x *x, float *y)
+{
+    fp4_one(w, tile, FAST_STRIP, x, y);
+}
+
+static NO_INLINE void fp4_one_single(const struct il16 *w, int tile, const struct fast_x *x, float *y)
+{
+    fp4_one(w, tile, 1, x, y);
+}
+
+/* One tile with all m = x->n rows, lines decoded into registers: a half after the other, to hold its sums in registers. */
+ALWAYS_INLINE void fp4_few(const struct il16 *w, int tile, const struct fast_x *x, const int m, float *y, size_t ldy)
+{
+    int n_groups = w->cols_padded / 32;
+    const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
+    const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_groups * 16;
+    const int32_t *digits = x->data;
+    clear(x, 1, y, ldy);
+    for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16 * m) {
+        NO_UNROLL
+        for (int h = 0; h < HALVES; h++) {
+            vi acc[D_TILE * 2], code[8];
+            UNROLL
+            for (int i = 0; i < m * 2; i++)
+                acc[i] = vi_set32((uint32_t)x->group[(size_t)(i / 2) * (size_t)n_groups + (size_t)b].start[i % 2]);
+            UNROLL
+            for (int l = 0; l < 4; l++) {
+                fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code + 2 * l);
+                digit_line(code + 2 * l, digits + 4 * m * l, m, acc);
+            }
+            vf s = fp4_scales(scale + h * LANES);
+            UNROLL
+            for (int i = 0; i < m; i++) {
+                size_t at = (size_t)i * (size_t)n_groups + (size_t)b;
+                const struct fast_group *g = &x->group[at];
+                vi total = vi_digit_join(acc[2 * i], acc[2 * i + 1]);
+                if (__builtin_expect(g->shift != 0, 0))
+                    total = fp4_half_rest(line + h * HALF_BYTES, total, x->rest + at * 8, g);
+                float *out = y + (size_t)i * ldy + h * LANES;
+                vf_store(out, vf_fma(vf_mul(s, vf_set(g->scale)), vf_from_i32(total), vf_load(out)));
+            }
+        }
+    }
+}
+
+#define FP4_FEW(m)                                                                                                   \
+    static NO_INLINE void fp4_few_##m(const struct il16 *w, int tile0, const struct fast_x *x, float *y, size_t ldy) \
+    {                                                                                                                \
+        for (int t = 0; t < FEW_TILES(x->n); t++)                                                                    \
+            fp4_few(w, tile0 + t, x, m, y + t * 16, ldy);                                                            \
+    }
+FOR_EACH_FEW(FP4_FEW)
+#define FP4_FEW_NAME(m) fp4_few_##m,
+static few_rows_fn *const fp4_few_of[] = {FOR_EACH_FEW(FP4_FEW_NAME)};
+
+/* A run of groups, decoded once and used for all rows. */
+enum { RUN_GROUPS = IL16_BLOCK / 32 };
 
 struct digit_args {
-    const vi *code;    /* [blocks][8] of this half */
-    const vf *w_scale; /* [blocks] */
-    int n_blocks;
-    const int32_t *x;  /* [blocks][4][m][6] */
-    const int32_t *minus[D_TILE]; /* [blocks] of each row */
-    float x_scale[D_TILE];
+    const vi *code;    /* [groups][8] of this half */
+    const vf *w_scale; /* [groups] */
+    int n_groups;
+    const int32_t *x;                       /* [groups][4][m][d0, d1][2] */
+    const struct fast_group *group[D_TILE]; /* [groups] of each row */
+    const int32_t *rest[D_TILE];            /* [groups][8] */
     float *y; /* LANES sums of row i at y + i*ldy */
     size_t ldy;
 };
 
 ALWAYS_INLINE void digit_rows(const struct digit_args *a, const int m)
 {
-    vf sum[D_TILE];
     const int32_t *x = a->x;
     const vi *code = a->code;
-    UNROLL
-    for (int i = 0; i < m; i++)
-        sum[i] = vf_load(a->y + (size_t)i * a->ldy);
-    for (int b = 0; b < a->n_blocks; b++) {
-        vi acc[D_TILE * 3];
+    for (int b = 0; b < a->n_groups; b++, code += 8) {
+        vi acc[D_TILE * 2];
         UNROLL
-        for (int i = 0; i < m * 3; i++)
-            acc[i] = vi_set32(0);
-        NO_UNROLL
-        for (int l = 0; l < 4; l++, x += 6 * m, code += 2)
-            fp4_line(code, x, m, acc);
+        for (int i = 0; i < m * 2; i++)
+            acc[i] = vi_set32((uint32_t)a->group[i / 2][b].start[i % 2]);
         UNROLL
-        for (int i = 0; i < m; i++)
-            sum[i] = vf_fma(vf_mul(a->w_scale[b], vf_set(a->x_scale[i])), vf_from_i32(fp4_join(acc + 3 * i, a->minus[i][b])),
-                            sum[i]);
+        for (int l = 0; l < 4; l++, x += 4 * m)
+            digit_line(code + 2 * l, x, m, acc);
+        UNROLL
+        for (int i = 0; i < m; i++) {
+            const struct fast_group *g = &a->group[i][b];
+            vi total = vi_digit_join(acc[2 * i], acc[2 * i + 1]);
+            if (__builtin_expect(g->shift != 0, 0))
+                total = fp4_add_rest(total, code, 2, a->rest[i] + 8 * b, g);
+            float *y = a->y + (size_t)i * a->ldy;
+            vf_store(y, vf_fma(vf_mul(a->w_scale[b], vf_set(g->scale)), vf_from_i32(total), vf_load(y)));
+        }
     }
-    UNROLL
-    for (int i = 0; i < m; i++)
-        vf_store(a->y + (size_t)i * a->ldy, sum[i]);
 }
 
 #define DIGIT_ROWS(m) \
@@ -433,35 +607,36 @@ FOR_EACH_D_TILE(DIGIT_ROWS)
 static void (*const digit_rows_of[])(const struct digit_args *) = {FOR_EACH_D_TILE(DIGIT_NAME)};
 
 struct code_run {
-    vi code[RUN_BLOCKS][8];
-    vf w_scale[RUN_BLOCKS];
+    vi code[RUN_GROUPS][8];
+    vf w_scale[RUN_GROUPS];
 };
 
 static void decode_run(const struct il16 *w, int tile, int h, int b0, int n, struct code_run *r)
 {
-    int n_blocks = w->cols_padded / 32;
+    int n_groups = w->cols_padded / 32;
     const uint8_t *line = w->data + (size_t)tile * w->tile_bytes + (size_t)b0 * 4 * IL16_LINE + h * HALF_BYTES;
     for (int l = 0; l < 4 * n; l++)
         fp4_codes(line + l * IL16_LINE, &r->code[l / 4][2 * (l % 4)]);
     for (int b = 0; b < n; b++)
-        r->w_scale[b] = fp4_scales(w->scale8 + ((size_t)tile * (size_t)n_blocks + (size_t)(b0 + b)) * 16 + h * LANES);
+        r->w_scale[b] = fp4_scales(w->scale8 + ((size_t)tile * (size_t)n_groups + (size_t)(b0 + b)) * 16 + h * LANES);
 }
 
-/* Blocks b0 .. b0+n-1 of nt tiles with every row. */
+/* Groups b0 .. b0+n-1 of nt tiles with every row. */
 static NO_INLINE void fp4_run_many(const struct il16 *w, int tile0, int nt, int b0, int n, const struct fast_x *x, float *y,
                                    size_t ldy)
 {
     struct code_run run[FAST_STRIP * HALVES];
-    size_t n_blocks = (size_t)(w->cols_padded / 32);
+    size_t n_groups = (size_t)(w->cols_padded / 32);
     for (int t = 0; t < nt * HALVES; t++)
         decode_run(w, tile0 + t / HALVES, t % HALVES, b0, n, &run[t]);
     for (int i = 0; i < x->n; i += D_TILE) {
         int m = x->n - i < D_TILE ? x->n - i : D_TILE;
-        struct digit_args a = {.n_blocks = n, .ldy = ldy};
-        a.x = (const int32_t *)x->data + ((size_t)i * (size_t)(x->cols_padded / 8) + (size_t)(b0 * 4 * m)) * 6;
+        struct digit_args a = {.n_groups = n, .ldy = ldy};
+        a.x = (const int32_t *)x->data + ((size_t)i * n_groups + (size_t)(b0 * m)) * 16;
         for (int r = 0; r < m; r++) {
-            a.minus[r] = x->minus + (size_t)(i + r) * n_blocks + b0;
-            a.x_scale[r] = x_scale(x, i + r, b0 / RUN_BLOCKS);
+            size_t at = (size_t)(i + r) * n_groups + (size_t)b0;
+            a.group[r] = x->group + at;
+            a.rest[r] = x->rest + at * 8;
         }
         for (int t = 0; t < nt * HALVES; t++) {
             a.code = run[t].code[0];
@@ -472,17 +647,17 @@ static NO_INLINE void fp4_run_many(const struct il16 *w, int tile0, int nt, int 
     }
 }
 
+static void fp4_many(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
+{
+    clear(x, n_tiles, y, ldy);
+    int n_groups = w->cols_padded / 32;
+    for (int b = 0; b < n_groups; b += RUN_GROUPS)
+        fp4_run_many(w, tile0, n_tiles, b, n_groups - b < RUN_GROUPS ? n_groups - b : RUN_GROUPS, x, y, ldy);
+}
+
 static void fp4_matmul(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
 {
-    if (x->n == 1) {
-        for (int t = 0; t < n_tiles; t++)
-            fp4_one(w, tile0 + t, x, y + t * 16);
-        return;
-    }
-    clear(x, n_tiles, y, ldy);
-    int n_blocks = w->cols_padded / 32;
-    for (int b = 0; b < n_blocks; b += RUN_BLOCKS)
-        fp4_run_many(w, tile0, n_tiles, b, n_blocks - b < RUN_BLOCKS ? n_blocks - b : RUN_BLOCKS, x, y, ldy);
+    strip(fp4_one_four, fp4_one_single, fp4_few_of, fp4_many, w, tile0, n_tiles, x, y, ldy);
 }
 
 /* ---------------------------------------------------------------- the indexer */

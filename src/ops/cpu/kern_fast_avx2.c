@@ -7,9 +7,10 @@
 #define LANES 8
 #define X_TILE 6
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
-#define D_TILE 3
-#define FOR_EACH_D_TILE(M) M(1) M(2) M(3)
+#define D_TILE 6
+#define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
 #define INDEX_HEADS 4
+#define FEW_TILES(m) ((m) == 2 ? 2 : 1)
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -32,6 +33,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_sra16_4(v) _mm256_srai_epi16(v, 4)
 #define vi_sll16_8(v) _mm256_slli_epi16(v, 8)
 #define vi_sll32_16(v) _mm256_slli_epi32(v, 16)
+#define vi_sllv32(v, n) _mm256_sllv_epi32(v, n)
 #define vi_sll32_23(v) _mm256_slli_epi32(v, 23)
 #define vi_srl16_4(v) _mm256_srli_epi16(v, 4)
 /* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */
@@ -41,16 +43,24 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_table16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_widen8(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
 
-/* Products of code bytes and one digit's bytes, pairs summed in 16 bits; and the three sums weighted by 1, 128, 16384. */
+/* Products of code bytes and one digit's bytes, pairs summed in 16 bits; such sums in 32 bits; and those of two digits
+ * weighted by 1 and 256. */
 static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi digit)
 {
-    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(code, digit));
+    vi p = _mm256_maddubs_epi16(code, digit);
+    /* As written: gcc would add the products first and run out of registers. */
+    __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(p));
+    return acc;
 }
 
-static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle, vi high)
+static inline __attribute__((always_inline)) vi vi_digit_sum(vi acc)
 {
-    vi a = _mm256_madd_epi16(low, _mm256_set1_epi16(1)), b = _mm256_madd_epi16(middle, _mm256_set1_epi16(128));
-    return _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_madd_epi16(high, _mm256_set1_epi16(16384)));
+    return _mm256_madd_epi16(acc, _mm256_set1_epi16(1));
+}
+
+static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi high)
+{
+    return _mm256_add_epi32(vi_digit_sum(low), _mm256_madd_epi16(high, _mm256_set1_epi16(256)));
 }
 
 /* An index block's 16-bit sums times 2^distance, joined to 32 bits. */

@@ -11,10 +11,14 @@ static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi
     return _mm512_add_epi16(acc, _mm512_maddubs_epi16(code, digit));
 }
 
-static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle, vi high)
+static inline __attribute__((always_inline)) vi vi_digit_sum(vi acc)
 {
-    vi a = _mm512_madd_epi16(low, _mm512_set1_epi16(1)), b = _mm512_madd_epi16(middle, _mm512_set1_epi16(128));
-    return _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_madd_epi16(high, _mm512_set1_epi16(16384)));
+    return _mm512_madd_epi16(acc, _mm512_set1_epi16(1));
+}
+
+static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi high)
+{
+    return _mm512_add_epi32(vi_digit_sum(low), _mm512_madd_epi16(high, _mm512_set1_epi16(256)));
 }
 
 /* An index block's 16-bit sums times 2^distance, joined to 32 bits. */

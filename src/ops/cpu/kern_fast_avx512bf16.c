@@ -15,10 +15,12 @@ static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi
     return _mm512_dpbusd_epi32(acc, code, digit);
 }
 
-static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle, vi high)
+static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi high)
 {
-    return _mm512_add_epi32(_mm512_add_epi32(low, _mm512_slli_epi32(middle, 7)), _mm512_slli_epi32(high, 14));
+    return _mm512_add_epi32(low, _mm512_slli_epi32(high, 8));
 }
+
+#define vi_digit_sum(acc) (acc)
 
 static inline __attribute__((always_inline)) vf vf_dot_pairs(vf w, vf x, vf acc)
 {

@@ -21,11 +21,12 @@ static inline __attribute__((always_inline)) vi dot_words(vi a, vi b)
     return vpaddq_s32(low, vmull_high_s16(AS_S16(a), AS_S16(b)));
 }
 
-/* The three digit sums weighted by 1, 128, 16384. */
-static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle, vi high)
+#define vi_digit_sum(acc) dot_words(acc, vi_set32(0x00010001))
+
+/* The sums of two digits weighted by 1 and 256. */
+static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi high)
 {
-    vi a = dot_words(low, vi_set32(0x00010001)), b = dot_words(middle, vi_set32(0x00800080));
-    return vaddq_s32(vaddq_s32(a, b), dot_words(high, vi_set32(0x40004000)));
+    return vaddq_s32(vi_digit_sum(low), dot_words(high, vi_set32(0x01000100)));
 }
 
 /* An index block's 16-bit sums times 2^distance, joined to 32 bits. */

@@ -12,10 +12,12 @@ static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi
     return vdotq_s32(acc, AS_S8(code), AS_S8(digit));
 }
 
-static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi middle, vi high)
+static inline __attribute__((always_inline)) vi vi_digit_join(vi low, vi high)
 {
-    return vaddq_s32(vaddq_s32(low, vshlq_n_s32(middle, 7)), vshlq_n_s32(high, 14));
+    return vaddq_s32(low, vshlq_n_s32(high, 8));
 }
+
+#define vi_digit_sum(acc) (acc)
 
 /* An index block's sums times 2^distance. */
 #define vi_scale_word(distance) ((uint32_t)(distance))

@@ -14,14 +14,21 @@ static float x_at(const struct fast_x *x, int i, int k)
     return ((const float *)x->data)[at];
 }
 
-/* Activation of row i, column k as the integer 512 * code. */
+static const struct fast_group *group_of(const struct fast_x *x, int i, int k)
+{
+    return &x->group[(size_t)i * (size_t)(x->cols_padded / 32) + (size_t)(k / 32)];
+}
+
+/* Activation of row i, column k in units of its group's scale. */
 static int32_t digit_sum(const struct fast_x *x, int i, int k)
 {
+    const struct fast_group *g = group_of(x, i, k);
     int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile, j = k % 8;
     size_t at = (size_t)t * (size_t)x->tile * (size_t)(x->cols_padded / 8) + (size_t)(k / 8) * (size_t)m;
-    const int8_t *word = (const int8_t *)x->data + (at + (size_t)(i % x->tile)) * 24;
-    int place = 4 * (j % 4 / 2) + 2 * (j % 2) + j / 4;
-    return word[place] + 128 * word[8 + place] + 16384 * word[16 + place];
+    const int8_t *word = (const int8_t *)x->data + (at + (size_t)(i % x->tile)) * 16;
+    int place = 4 * (j % 4 / 2) + 2 * (j % 2) + j / 4, v = word[place] + 256 * word[8 + place];
+    const int8_t *rest = (const int8_t *)(x->rest + ((size_t)i * (size_t)(x->cols_padded / 8) + (size_t)(k / 8)) * 2);
+    return g->shift == 0 ? v : v * (1 << g->shift) + rest[place];
 }
 
 /* Weight as stored, without its block scale: FP8 codes times 2^-120. */
@@ -64,7 +71,7 @@ static void one_fp4(const struct il16 *w, int row, const struct fast_x *x, int i
             int code = (int)(word >> (4 * (k % 8 / 2) + 16 * (k % 2)) & 15);
             dot += (int32_t)(2 * e2m1_table[code]) * digit_sum(x, i, k);
         }
-        float scale = f32_from_e8m0(w->scale8[at]) * x->scale[(size_t)i * (size_t)x->n_blocks + (size_t)(b / 4)];
+        float scale = f32_from_e8m0(w->scale8[at]) * group_of(x, i, 32 * b)->scale;
         *y = fmaf(scale, (float)dot, *y);
     }
 }
