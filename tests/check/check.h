@@ -57,6 +57,7 @@ void report(bool ok, const char *kernel, const char *level, const char *why);
 
 void check_fast_kernels(void);
 void check_index_kernels(void);
+void check_attn_kernels(void);
 void check_portable_kernels(void);
 void bench_kernels(void);
 

@@ -163,6 +163,7 @@ int main(int argc, char **argv)
     check_portable_kernels();
     check_fast_kernels();
     check_index_kernels();
+    check_attn_kernels();
     printf("1..%d\n# %d failures\n", n_reports, n_failures);
     return n_failures != 0;
 }
