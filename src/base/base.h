@@ -131,18 +131,35 @@ int progress_tell(const struct progress *p, const char *what, uint64_t done, uin
 
 /* A fixed set of threads for data-parallel loops. Work is cut into n_tasks numbered tasks; which thread runs a task
  * is not fixed, so a task's result must depend on its number only (that keeps results bit-identical for any thread
- * count). Waiting threads spin for a bounded time, then sleep. */
+ * count). Waiting threads, the caller too, spin for a bounded time, then give way to others, then sleep: on a busy machine
+ * a waiting thread never keeps one with work off the CPU. Where memory has several nodes, workers are spread over them and
+ * stay on theirs. */
 struct pool;
 
-/* n_threads >= 1 counts the caller. 0 means: one per usable CPU. */
+/* n_threads >= 1 counts the caller. 0 means: cpu_usable(). */
 int pool_open(struct pool **p, int n_threads, struct err *e);
 void pool_close(struct pool **p);
 int pool_threads(const struct pool *p);
 /* Runs fn(arg, i_task, i_thread) for i_task = 0 .. n_tasks-1 and returns when all are done. i_thread is in
  * 0 .. pool_threads-1 (for scratch memory). A NULL pool runs in the caller. Not reentrant. */
 void pool_run(struct pool *p, int n_tasks, void (*fn)(void *arg, int i_task, int i_thread), void *arg);
-/* CPUs that this process may use: its affinity mask, within the quota of its cgroup. */
+/* Threads worth having: physical cores in the process's affinity mask, within the quota of its cgroup. */
 int cpu_usable(void);
+
+/* A CPU (hardware thread) and its place: `thread` 0 is the first of its core, `turn` counts CPUs of the same `thread` on the
+ * same memory node. */
+struct cpu_place {
+    int cpu, package, core, node, thread, turn;
+};
+/* Places of n CPUs in the order in which threads should take them: first one CPU of every core, going round the memory
+ * nodes, then second hardware threads. `sys`: the folder /sys/devices/system; a CPU about which it says nothing is a core
+ * of node 0. Returns the number of cores. */
+int cpu_places(const char *sys, const int *cpus, int n, struct cpu_place *out);
+/* The same for the CPUs of this process, at most max; returns how many CPUs. */
+int cpu_places_here(struct cpu_place *out, int max, int *n_cores);
+/* Spreads the pages of a mapping not yet touched over the memory nodes of this process's CPUs; false: there is but one, or
+ * the kernel refuses, and pages come where they are first touched. */
+bool memory_interleave(void *p, size_t bytes);
 
 /* ---------------------------------------------------------------- memory of the machine */
 

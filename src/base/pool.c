@@ -1,7 +1,7 @@
 /* Thread pool for data-parallel loops. One 64-bit ticket holds the number of tasks and the next task: taking a task is one
  * atomic addition, and whoever gets a valid number may read the job, which stays as it is until all its tasks are done. So
  * a worker that wakes late (or is kept off the CPU by other programs) never holds up a loop that others have finished.
- * Workers spin for a bounded time, then sleep. */
+ * Workers spin for a bounded time, then sleep; so does the caller when others still run the last tasks. */
 #include "base/base.h"
 
 #include <pthread.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SPIN_TURNS = 4000, THREADS_MAX = 1024 };
+enum { SPIN_TURNS = 4000, YIELD_TURNS = 16, THREADS_MAX = 1024 };
 
 struct worker {
     struct pool *pool;
@@ -30,8 +30,9 @@ struct pool {
     atomic_uint generation;      /* +1 for every pool_run: what idle workers watch */
     atomic_int n_asleep;
     atomic_bool stop;
+    atomic_bool caller_waits;
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t wake, finished;
 };
 
 static void cpu_relax(void)
@@ -43,6 +44,13 @@ static void cpu_relax(void)
 #endif
 }
 
+static void tell_caller(struct pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_signal(&p->finished);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void work(struct pool *p, int i_thread)
 {
     for (;;) {
@@ -51,7 +59,9 @@ static void work(struct pool *p, int i_thread)
         if (i >= n)
             return;
         p->fn(p->arg, (int)i, i_thread);
-        atomic_fetch_add_explicit(&p->n_done, 1, memory_order_release);
+        atomic_fetch_add(&p->n_done, 1);
+        if (i_thread > 0 && atomic_load(&p->caller_waits))
+            tell_caller(p);
     }
 }
 
@@ -117,12 +127,29 @@ static int cpu_quota(void)
 
 int cpu_usable(void)
 {
+    struct cpu_place places[THREADS_MAX];
+    int cores, quota = cpu_quota();
+    if (cpu_places_here(places, THREADS_MAX, &cores) == 0)
+        cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (quota > 0 && quota < cores)
+        cores = quota;
+    return cores > 0 ? cores : 1;
+}
+
+/* Keeps worker i on the memory node of the CPU that is its turn, if there are several nodes. */
+static void bind_worker(pthread_t thread, int i, const struct cpu_place *places, int n)
+{
     cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int quota = cpu_quota();
-    if (quota > 0 && quota < n)
-        n = quota;
-    return n > 0 ? n : 1;
+    int others = 0;
+    CPU_ZERO(&set);
+    for (int k = 0; k < n; k++) {
+        if (places[k].node == places[i % n].node)
+            CPU_SET((size_t)places[k].cpu, &set);
+        else
+            others++;
+    }
+    if (others > 0)
+        pthread_setaffinity_np(thread, sizeof set, &set); /* advice: without it the kernel places the thread */
 }
 
 int pool_open(struct pool **out, int n_threads, struct err *e)
@@ -135,6 +162,9 @@ int pool_open(struct pool **out, int n_threads, struct err *e)
     struct pool *p = xcalloc(1, sizeof *p);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->finished, NULL);
+    struct cpu_place places[THREADS_MAX];
+    int n_cores, n_places = cpu_places_here(places, THREADS_MAX, &n_cores);
     p->workers = xcalloc((size_t)n_threads, sizeof *p->workers);
     p->n_threads = 1;
     for (int i = 1; i < n_threads; i++) {
@@ -147,6 +177,8 @@ int pool_open(struct pool **out, int n_threads, struct err *e)
             return err_sys(e, errnum, "cannot start thread %d of %d", i + 1, n_threads);
         }
         p->n_threads++;
+        if (n_places > 0)
+            bind_worker(w->thread, i, places, n_places);
     }
     *out = p;
     return HD_OK;
@@ -162,6 +194,7 @@ void pool_close(struct pool **pp)
     for (int i = 1; i < p->n_threads; i++)
         pthread_join(p->workers[i - 1].thread, NULL);
     pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->finished);
     pthread_mutex_destroy(&p->lock);
     free(p->workers);
     free(p);
@@ -171,6 +204,33 @@ void pool_close(struct pool **pp)
 int pool_threads(const struct pool *p)
 {
     return p == NULL ? 1 : p->n_threads;
+}
+
+/* Both sides are sequentially consistent, as in next_generation: whoever finishes the last task sees us waiting, or we see
+ * it finished. */
+static void sleep_until_done(struct pool *p, int n_tasks)
+{
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->caller_waits, true);
+    while (atomic_load(&p->n_done) != n_tasks)
+        pthread_cond_wait(&p->finished, &p->lock);
+    atomic_store(&p->caller_waits, false);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Every task is handed out; waits for those still running. A descheduled worker must get the CPU. */
+static void wait_for_done(struct pool *p, int n_tasks)
+{
+    for (int turn = 0; atomic_load_explicit(&p->n_done, memory_order_acquire) != n_tasks; turn++) {
+        if (turn < SPIN_TURNS) {
+            cpu_relax();
+        } else if (turn < SPIN_TURNS + YIELD_TURNS) {
+            sched_yield();
+        } else {
+            sleep_until_done(p, n_tasks);
+            return;
+        }
+    }
 }
 
 void pool_run(struct pool *p, int n_tasks, void (*fn)(void *, int, int), void *arg)
@@ -186,11 +246,5 @@ void pool_run(struct pool *p, int n_tasks, void (*fn)(void *, int, int), void *a
     atomic_store_explicit(&p->ticket, (uint_fast64_t)n_tasks << 32, memory_order_release);
     next_generation(p);
     work(p, 0);
-    /* Every task is handed out; wait for those still running. A descheduled worker must get the CPU: yield. */
-    for (int turn = 0; atomic_load_explicit(&p->n_done, memory_order_acquire) != n_tasks; turn++) {
-        if (turn < SPIN_TURNS)
-            cpu_relax();
-        else
-            sched_yield();
-    }
+    wait_for_done(p, n_tasks);
 }

@@ -20,7 +20,7 @@ static const char help[] =
     "                      model, or below $XDG_CACHE_HOME/hadal when that folder cannot be written: there they find\n"
     "                      it themselves)\n"
     "      --verify        reads the file instead and compares the checksum of every matrix\n"
-    "      --threads N     CPU threads (default: all that this process may use)\n"
+    "      --threads N     CPU threads (default: one per physical core that this process may use)\n"
     "  -h, --help          this text\n"
     "\n"
     "examples:\n"

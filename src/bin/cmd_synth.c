@@ -21,7 +21,7 @@ static void print_help(void)
         "  --drafter KIND   mtp or dspark (default: none)\n"
         "  --experts N      experts per layer instead of the shape's own\n"
         "  --vocab N        vocabulary instead of the shape's own\n"
-        "  --threads N      threads (default: one per usable CPU)\n"
+        "  --threads N      threads (default: one per usable core)\n"
         "  --help           show this text\n\n"
         "No tokenizer is written: give such a model token ids, as in 'hadal logits --tokens 1,2,3'.\n\n"
         "examples:\n"

@@ -18,7 +18,7 @@ const char model_args_help[] =
     "                      (repacked in memory at every start) or native (as stored: no disk, starts at once, slower)\n"
     "  --packed FILE       the file of packed weights to use, made by 'hadal convert'\n"
     "  --memory GB         refuse a model that needs more (default: the memory that is left here)\n"
-    "  --threads N         CPU threads (default: all that this process may use)\n";
+    "  --threads N         CPU threads (default: one per physical core that this process may use)\n";
 
 /* $XDG_CACHE_HOME/hadal, else ~/.cache/hadal; NULL when neither is known. Lives as long as the program. */
 static const char *cache_dir(void)

@@ -140,6 +140,42 @@ static void counts_are_checked(void **state)
     pool_close(&p);
 }
 
+static double thread_cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Task 0 returns once another thread has task 1, which then sleeps: its thread has the last task, or the caller has. */
+static void slow_task(void *arg, int i_task, int i_thread)
+{
+    atomic_int *begun = arg;
+    atomic_fetch_or(begun, i_thread == 0 ? 1 << i_task : 4 << i_task);
+    if (i_thread > 0)
+        nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    else
+        while (atomic_load(begun) < 4)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* A caller whose worker is away does not spin, or the worker might never get the CPU back. */
+static void waiting_caller_sleeps(void **state)
+{
+    (void)state;
+    struct pool *p;
+    struct err e = {0};
+    assert_int_equal(pool_open(&p, 2, &e), HD_OK);
+    for (int i = 0; i < 2; i++) {
+        atomic_int begun = 0;
+        double t = thread_cpu_seconds();
+        pool_run(p, 2, slow_task, &begun);
+        assert_true(thread_cpu_seconds() - t < 0.15);
+        assert_true(atomic_load(&begun) >= 4); /* the worker took part */
+    }
+    pool_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +184,7 @@ int main(void)
         cmocka_unit_test(thousands_of_runs),
         cmocka_unit_test(sleeping_workers),
         cmocka_unit_test(counts_are_checked),
+        cmocka_unit_test(waiting_caller_sleeps),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }

@@ -25,10 +25,10 @@ enum fast_x_kind {
     FX_KINDS,
 };
 
-/* FX_DIGITS, 32 columns of one row: an e4m3 code times 512 is an integer v of 18 bits and a sign, but rarely are its lowest
- * bits in use where its highest are. v = 2^s (d0 + 256 d1) + rest with the smallest s (0..3) that lets d0 and d1 be signed
- * bytes; rest is 0..7. When no column has a rest, 2^s goes into the scale and shift is 0; else shift is s. Weight codes are
- * stored with offset 12, so sums begin at start: -12 times the digit's sum (d0, d1, rest), as the level adds (index_start). */
+/* FX_DIGITS, 32 columns of one row: an e4m3 code times 512 is an integer v of 18 bits and a sign, but rarely are its
+ * lowest bits in use where its highest are. v = 2^s (d0 + 256 d1) + rest, s (0..3) the smallest that lets d0 and d1 be
+ * signed bytes; rest is 0..7. When no column has one, 2^s goes into the scale and shift is 0, else shift is s. Weight codes
+ * are stored with offset 12, so sums begin at start: -12 times the sum of d0, d1 or rest, as the level adds. */
 struct fast_group {
     float scale; /* of the block of 128 */
     int32_t start[3];

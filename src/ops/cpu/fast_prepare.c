@@ -22,6 +22,7 @@ static struct chunk *chunk_open(size_t bytes)
     uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
+    memory_interleave(p, bytes);
     madvise(p, bytes, MADV_HUGEPAGE); /* advice: without huge pages the same bytes are read, slower */
     struct chunk *c = xcalloc(1, sizeof *c);
     c->at = p;
