@@ -387,6 +387,7 @@ static void restart(struct world *w)
             forget(&w->jobs[i]);
             w->n_ended++;
         }
+    round_once(w); /* takes in what was just submitted */
     close_engine(w);
     w->disk.dead = false;
     w->disk.writes_to_death = -1;
