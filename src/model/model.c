@@ -339,6 +339,9 @@ static int refuse_if_too_large(const struct model *m, const struct model_options
  * read first, since they decide; data are checked unless a file of packed weights was made from checked ones. */
 static int load(struct model *m, const char *dir, const struct model_options *o, const struct progress *p, struct err *e)
 {
+    if (o->packed_file != NULL && (o->native || o->pack_in_memory || o->numerics != NUM_FAST))
+        return err_set(e, HD_EARG, "%s: a file of packed weights is for fast numerics and the packed layout only",
+                       o->packed_file);
     int rc = weights_open(&m->w, dir, false, p, e);
     if (rc == HD_OK)
         rc = refuse_if_too_large(m, o, e);
