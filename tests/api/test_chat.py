@@ -228,7 +228,9 @@ def gone(s, stream_it):
 
 
 def loading():
-    s = Scripted(SCRIPT, "--loading", "1500")
+    s = Scripted(SCRIPT, "--loading", "3000")
+    while request(s.port, "GET", "/health")[2].get("progress") == 0:
+        pass
     status, headers, got = post(s.port, "/chat/completions", body("x"))
     equal((status, "loading" in got["error"]["message"], headers["Retry-After"]), (503, True, "10"), f"answer {got}")
     equal(request(s.port, "GET", "/health")[2]["progress"], 0.25, "progress")

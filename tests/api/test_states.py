@@ -68,6 +68,8 @@ def busy():
 
 def loading():
     with_loading = Scripted(SCRIPT, "--loading", "3000")
+    while server.request(with_loading.port, "GET", "/health")[2].get("progress") != 0.25:
+        pass
     for path in DIALECTS:
         status, code = (529, "overloaded_error") if path == "/v1/messages" else (503, "model_loading")
         refusal(path, post(with_loading.port, path, body(path, "x")), status, code, "loading: 25.0 %", "10")

@@ -121,7 +121,7 @@ static void test_text(void **state)
 {
     (void)state;
     static const char *const good[] = {"", "Hello.", "a < b", "<p>", "<thin>", "DSML", "a DSML b", "<D", "|DSM|", "<think",
-                                       "x<think>", "\xef\xbd\x9c" "DS"};
+                                       "x<think>", "\xef\xbd\x9c."};
     static const char *const bad[] = {"<DSML", "x</DSML|", "<|DSML", MARK, "<think>", "<" MARK "tool_calls>", "||DSML", "a\x01"};
     struct grammar *g = take(STRICT "}");
     for (size_t i = 0; i < COUNT_OF(good); i++)
