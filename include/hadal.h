@@ -158,7 +158,8 @@ typedef struct hadal_event {
 } hadal_event;
 
 /* Queues a request: a JSON object with `messages` (an array as in the chat completions API) or `prompt` (a text) or
- * `tokens` (ids), and any of tools, tool_choice ("auto", "none"), response_format, thinking, reasoning_effort,
+ * `tokens` (ids), and any of tools, tool_choice ("auto", "none", "required", a function),
+ * parallel_tool_calls, response_format (all enforced: docs/API.md, Forms), thinking, reasoning_effort,
  * max_tokens, temperature, top_p, top_k, min_p, seed, stop, logprobs, top_logprobs, user_id, profile, keep_thinking,
  * match_added_tokens, priority (-100 to 100: higher ones start first), timeout_ms. Another field is an error. State of an
  * earlier request is reused for a request of the same user_id that begins with the same tokens; the reply is the same as

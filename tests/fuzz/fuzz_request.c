@@ -19,6 +19,7 @@ static const struct request_env *env_once(void)
         require(tokenizer_open(&tokenizer, "models/tiny", NULL) == HD_OK);
         env = (struct request_env){.tokenizer = tokenizer, .n_vocab = tokenizer_n_vocab(tokenizer), .context_tokens = 2000};
         sampling_init(&env.defaults);
+        env.grammars = grammar_store_open(tokenizer, env.n_vocab);
     }
     return &env;
 }
