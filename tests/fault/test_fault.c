@@ -37,7 +37,8 @@ static bool fails(enum call c)
 {
     if (c != failing || atomic_fetch_sub(&countdown, 1) != 1)
         return false;
-    return failed = true;
+    failed = true;
+    return true;
 }
 
 /* The linker sends the calls here (--wrap in the Makefile). */
