@@ -52,15 +52,14 @@ def ask(model, requests, mutant=0):
     return answers
 
 
-def logits(model, ids, positions):
-    """Rows of the MTP block at the positions."""
+def logits(model, ids, positions, drafter):
+    """What `hadal logits` says at the positions; drafter: 'mtp' or 'dspark'."""
     with tempfile.NamedTemporaryFile('w') as f:
         f.write(' '.join(map(str, ids)))
         f.flush()
         out = subprocess.run([os.path.join(BUILD, 'hadal'), 'logits', '-m', model, '--tokens', f.name, '--positions',
-                              ','.join(map(str, positions)), '--mtp', '--json'], stdout=subprocess.PIPE, check=True).stdout
-    o = json.loads(out)
-    return dict(zip(o['mtp_positions'], o['mtp_logits']))
+                              ','.join(map(str, positions)), f'--{drafter}', '--json'], stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(out)
 
 
 # ---------------------------------------------------------------- judging
@@ -223,7 +222,7 @@ def needle(model, out, lengths, n, most_tokens, keys, mutants):
                     in_window=f'{sum(near)}/{len(near)}', beyond=f'{sum(good) - sum(near)}/{len(good) - len(near)}')
 
 
-# ---------------------------------------------------------------- MTP
+# ---------------------------------------------------------------- drafts
 def replies(model, depth, n, rate):
     """Own greedy replies to questions of all kinds after `depth` tokens of filler: [(prompt ids, reply ids)]"""
     r = random.Random(SEED + 7 + depth)
@@ -238,30 +237,45 @@ def replies(model, depth, n, rate):
     return [(a['prompt_ids'], a['ids'] + [EOS] * (a['finish'] == 'stop' and a['ids'][-1:] != [EOS])) for a in answers]
 
 
-def mtp(model, out, depths, n):
+def mtp(model, prompt, reply):
+    """[right or not] of the draft at every position t that guesses a token of the reply, t + 2."""
+    ids = prompt + reply
+    o = logits(model, ids, range(len(prompt) - 2, len(ids) - 2), 'mtp')
+    return [max(range(len(x)), key=x.__getitem__) == ids[t + 2] for t, x in zip(o['mtp_positions'], o['mtp_logits'])]
+
+
+def dspark(model, prompt, reply):
+    """For every draft that begins inside the reply: [right or not] of its tokens, as far as the reply goes."""
+    ids = prompt + reply
+    o = logits(model, ids, range(len(prompt) - 2, len(ids) - 2), 'dspark')
+    return [[a == b for a, b in zip(d, ids[t + 2:])] for t, d in zip(o['draft_positions'], o['drafts'])]
+
+
+def drafts(model, stages, out, depths, n):
+    """Acceptance on the model's own replies: of the MTP block's one token; of each DSpark token, given that those before it
+    were accepted."""
     rate = tokens_per_char(model)
     for depth, count in ((d, max(2, n * 512 // max(d, 512))) for d in depths):
-        hit = total = 0
-        for prompt, reply in replies(model, depth, count, rate):
-            ids = prompt + reply
-            # Draft at position t: token t+2, which belongs to the reply.
-            rows = logits(model, ids, range(len(prompt) - 2, len(ids) - 2))
-            guess = {t: max(range(len(x)), key=x.__getitem__) for t, x in rows.items()}
-            hit += sum(ids[t + 2] == g for t, g in guess.items())
-            total += len(guess)
-        out.add(f'MTP draft accepted on own replies, after {depth} tokens', hit, total, replies=count)
+        own = replies(model, depth, count, rate)
+        hits = [h for p, a in own for h in mtp(model, p, a)]
+        out.add(f'MTP draft accepted, after {depth} tokens', sum(hits), len(hits), replies=count)
+        rounds = [d for p, a in own for d in dspark(stages, p, a)] if stages else []
+        for i in range(max(map(len, rounds), default=0)):
+            reached = [d for d in rounds if len(d) > i and all(d[:i])]
+            out.add(f'DSpark token {i + 1} accepted, after {depth} tokens', sum(d[i] for d in reached), len(reached))
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('-m', '--model', default='models/tiny')
+    ap.add_argument('--stages', default='models/tiny-dspark', help='folder of the same model with DSpark stages')
     ap.add_argument('--n', type=int, default=100)
     ap.add_argument('--needle-n', type=int, default=20)
     ap.add_argument('--needle-tokens', type=int, default=80000, help='most tokens of all questions of one length')
     ap.add_argument('--lengths', default='60,125,250,500,1000,2000,4000,8000,16000')
     ap.add_argument('--depths', default='0,500,4000,16000')
     ap.add_argument('--mutant-longest', type=int, default=1000)
-    ap.add_argument('--only', default='', help='only the parts whose name matches: facts, arithmetic, json, tools, none, needle, mtp')
+    ap.add_argument('--only', default='', help='only the parts whose name matches: facts, arithmetic, json, tools, none, needle, drafts')
     ap.add_argument('--quick', action='store_true')
     ap.add_argument('--corpus')
     ap.add_argument('--json')
@@ -278,7 +292,7 @@ def main():
              ('tools', lambda: tool_use(a.model, out, a.n, True)), ('none', lambda: no_tool(a.model, out, a.n)),
              ('needle', lambda: needle(a.model, out, lengths, a.needle_n, a.needle_tokens, 1, broken)),
              ('needle', lambda: needle(a.model, out, [x for x in lengths if x <= 1000], a.needle_n, a.needle_tokens, 3, [])),
-             ('mtp', lambda: mtp(a.model, out, depths, a.n // 4))]
+             ('drafts', lambda: drafts(a.model, a.stages, out, depths, a.n // 4))]
     for name, part in parts:
         if re.search(a.only or '.', name):
             part()
