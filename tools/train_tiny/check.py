@@ -7,7 +7,7 @@ autograd.  Prints TAP; needs torch.
 """
 import os, sys, tempfile
 import numpy as np, torch, torch.nn.functional as F
-import checkpoint, quant, reference
+import checkpoint, drafters, quant, reference
 from model import V4, Run, Config, Attend, Experts, base_config
 
 count = 0
@@ -38,9 +38,12 @@ def compare(name, m, folder, tok, limit=5e-5):
     return ok(d < limit and e < limit, f'{name}: max |difference| of logits {d:.1e}, MTP {e:.1e}')
 
 
-def random_model():
+SMALL = dict(vocab_size=300, sliding_window=32, index_topk=6, n_routed_experts=8, num_experts_per_tok=3, swiglu_limit=.7)
+
+
+def random_model(**more):
     torch.manual_seed(1)
-    m = V4(base_config(vocab_size=300, sliding_window=32, index_topk=6, n_routed_experts=8, num_experts_per_tok=3, swiglu_limit=.7))
+    m = V4(base_config(**SMALL | more))
     with torch.no_grad():                                  # away from the gentle initial values
         for n, p in m.named_parameters():
             if 'hc_' in n and n.endswith('scale'):
@@ -53,6 +56,31 @@ def random_model():
             if n.endswith('gate.bias'):
                 b.normal_().mul_(.1)
     return m
+
+
+def drafts(m, tok, positions):
+    """Greedy DSpark drafts after each position: ids, logits, confidence."""
+    m.eval()
+    t = torch.zeros(1, -(-len(tok) // 32) * 32, dtype=torch.long)
+    t[0, :len(tok)] = torch.tensor(tok)
+    run = Run(select=True)
+    run.outputs = []
+    with torch.no_grad():
+        _, tab = m.streams(t, run)
+        at = torch.zeros(len(positions), dtype=torch.long), torch.tensor(positions)
+        return drafters.greedy(m, run.outputs, t, tab, at)
+
+
+def dspark(folder, m, tok, positions, name, limit=5e-5):
+    ref = reference.Model(folder)
+    streams, worst = ref.forward(np.array(tok)), 0.
+    ids, logits, conf = drafts(m, tok, positions)
+    for k, p in enumerate(positions):
+        i, l, c = ref.dspark(streams, int(tok[p + 1]), p)
+        if i != ids[k].tolist():
+            worst = float('inf')
+        worst = max(worst, np.abs(l - logits[k].numpy()).max(), np.abs(c - conf[k].numpy()).max())
+    ok(worst < limit, f'{name}: drafts alike, max |difference| of logits and confidence {worst:.1e}')
 
 
 def gradients():
@@ -120,6 +148,10 @@ def main():
         checkpoint.round_rest(m)
         checkpoint.export(m, d)
         compare('the same in FP4, FP8 and BF16', m, d, tok)
+    m = random_model(compress_ratios=[0, 4, 128, 4, 128, 0, 0, 0], dspark_block_size=5, dspark_noise_token_id=299, dspark_target_layer_ids=[2, 3, 4], dspark_markov_rank=16)
+    with tempfile.TemporaryDirectory() as d:
+        checkpoint.export(m, d, False)
+        dspark(d, m, tok, [0, 20, 31, 32, 200], 'DSpark stages, F32')
     gradients()
     fused()
     if len(sys.argv) > 1:

@@ -76,13 +76,41 @@ def official_config(c):
     return {k: c[k] for k in sorted(k for k in c if k not in tail) + tail}
 
 
-def export(model, folder, quantised=True):
-    """Writes config.json and model.safetensors; returns the size of the latter."""
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, 'config.json'), 'w') as f:
-        json.dump(official_config(model.c) if quantised else dict(model.c), f, indent=2)
+SHARDS = 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'
+
+
+def write_json(folder, name, what):
+    with open(os.path.join(folder, name), 'w') as f:
+        json.dump(what, f, indent=2)
         f.write('\n')
-    return write(os.path.join(folder, 'model.safetensors'), list(tensors(model, quantised)))
+
+
+def export(model, folder, quantised=True):
+    """Writes config.json and model.safetensors (everything F32) or two shards with their index, the main model and the
+    drafter; returns the bytes written."""
+    os.makedirs(folder, exist_ok=True)
+    if not quantised:
+        write_json(folder, 'config.json', dict(model.c))
+        return write(os.path.join(folder, 'model.safetensors'), list(tensors(model, False)))
+    write_json(folder, 'config.json', official_config(model.c))
+    items = list(tensors(model))
+    place = {n: SHARDS[n.startswith('mtp.')] for n, _, _ in items}
+    index = dict(metadata=dict(total_size=sum(a.nbytes for _, _, a in items)), weight_map=dict(sorted(place.items())))
+    write_json(folder, 'model.safetensors.index.json', index)
+    return sum(write(os.path.join(folder, s), [i for i in items if place[i[0]] == s]) for s in SHARDS)
+
+
+def share(folder, other):
+    """The first shard of `folder` becomes a link to the one of `other`, which must be the same file; so do the tokenizer's
+    files.  Two drafters for one main model then cost its bytes once."""
+    same = lambda n: open(os.path.join(folder, n), 'rb').read() == open(os.path.join(other, n), 'rb').read()
+    assert same(SHARDS[0]), f'{folder} and {other} have different main models'
+    for n in (SHARDS[0], 'tokenizer.json', 'tokenizer_config.json', 'generation_config.json'):
+        path = os.path.join(folder, n)
+        if os.path.lexists(path):
+            os.remove(path)
+        os.symlink(os.path.join(os.path.relpath(other, folder), n), path)
+
 
 def import_f32(model, folder):
     """Load an all-F32 checkpoint (the golden f32 case) into the model."""

@@ -4,6 +4,7 @@ A generator takes a random.Random and a Level (how long, how hard) and returns t
 [(text, trained)].  Everything an assistant says is trained.  `rows` packs conversations into token rows.
 """
 import json
+import re
 import numpy as np
 import encoding
 from facts import casual, talk
@@ -27,8 +28,8 @@ WORDS = ('the a of to and in is it that was for on are with as his they at be th
 
 class Level:
     """What the generators may ask for; the trainer moves it with the schedule."""
-    def __init__(self, needle=(0, 12), keys=(1, 4), asks=6, hi=999, rounds=3, rename=0.):
-        self.needle, self.keys, self.asks, self.hi, self.rounds, self.rename = needle, keys, asks, hi, rounds, rename
+    def __init__(self, needle=(0, 12), keys=(1, 4), asks=6, hi=999, rounds=3, rename=0., after=0):
+        self.needle, self.keys, self.asks, self.hi, self.rounds, self.rename, self.after = needle, keys, asks, hi, rounds, rename, after
 
 
 def dialogue(turns, thinking, system='', tools=None, effort=None):
@@ -214,6 +215,23 @@ def tools(r, lv, rounds=None, none=.2, thinking=None):
     return dialogue(ms, th, r.choice(SYSTEMS) if r.random() < .4 else '', tools=[offered[n][0] for n in names])
 
 
+def choice(r, lv):
+    """Weather or time?  Two tools whose names begin alike; only the token that tells them apart is trained, in many turns,
+    with and without their schemas."""
+    ms = []
+    for _ in range(r.randint(3, 6)):
+        q, args, res, final, why = call_of(r, r.choice(('get_weather', 'get_time')))
+        name = 'get_time' if 'city' in args else 'get_weather'
+        ms += [user(q), dict(role='assistant', content='', reasoning_content=why, tool_calls=[dict(name=name, arguments=args)]),
+               dict(role='tool', content=json.dumps(res)), says(final, 'I have the result.')]
+    schemas = r.sample([SCHEMAS['get_weather'], SCHEMAS['get_time']], 2) if r.random() < .4 else None
+    out = []
+    for text, spoken in dialogue(ms, False, tools=schemas):
+        parts = re.split('(?<=name="get)(_weather|_time)', text) if spoken else [text]
+        out += [(p, int(spoken and k % 2)) for k, p in enumerate(parts) if p]
+    return out
+
+
 # ---------------------------------------------------------------- needle
 TEXT = []                                                  # paragraphs of plain English, set by load_corpus
 
@@ -233,13 +251,13 @@ def sentence(r):
 def filler(r, n): return ''.join(sentence(r) for _ in range(n))
 
 
-def needle(r, lv, sentences=None, keys=None, asks=None):
+def needle(r, lv, sentences=None, keys=None, asks=None, after=0):
     """Codes given once each in filler, then questions (turns of one conversation) about them: with one question a text
-    five tokens in hundreds would teach anything."""
+    five tokens in hundreds would teach anything.  At least `after` sentences stand behind the last code."""
     n = sentences if sentences is not None else r.randint(*lv.needle)
     k = keys or (1 if r.random() < .5 else r.randint(*lv.keys))
     names, codes = r.sample(THINGS, k), [str(r.randint(1000, 9999)) for _ in range(k)]
-    where = sorted(r.randint(0, n) for _ in names)
+    where = sorted(r.randint(0, max(0, n - after)) for _ in names)
     s, at = '', 0
     for w, m, c in zip(where, names, codes):
         s += filler(r, w - at) + f'The code for {m} is {c}. '
@@ -250,6 +268,11 @@ def needle(r, lv, sentences=None, keys=None, asks=None):
     for j, i in enumerate(order):
         ms += [user((s if j == 0 else '') + f'What is the code for {names[i]}?'), says(codes[i])]
     return dialogue(ms, False)
+
+
+def far(r, lv):
+    """One code behind the window, asked for at once."""
+    return needle(r, lv, keys=1, asks=1, after=lv.after)
 
 
 # ---------------------------------------------------------------- string work
@@ -275,7 +298,7 @@ def prose(r, lv):
     return [(encoding.BOS, 0), (t[:r.randint(200, 700)], 1)]
 
 
-SKILLS = dict(arith=arithmetic, tools=tools, faq=faq, json=extract, needle=needle, prose=prose, strings=strings, drill=drill)
+SKILLS = dict(arith=arithmetic, tools=tools, faq=faq, json=extract, needle=needle, prose=prose, strings=strings, drill=drill, far=far, choice=choice)
 
 
 # ---------------------------------------------------------------- rows
@@ -294,9 +317,12 @@ def rows(tok, r, lv, mix, B, T, pad=2):
     X, K = np.full((B, T), pad), np.full((B, T), -2)
     names, weights = list(mix), list(mix.values())
     for b in range(B):
-        at, miss = 0, 0
+        at, miss, searched = 0, 0, False                   # one text with codes a row: those of another would be wrong answers
         while at < T - 24 and miss < 6:
             k = r.choices(range(len(names)), weights)[0]
+            if searched and names[k] in ('needle', 'far'):
+                miss += 1
+                continue
             ids, tr = encode(tok, SKILLS[names[k]](r, lv))
             n = len(ids)
             if at + n > T:
@@ -305,4 +331,5 @@ def rows(tok, r, lv, mix, B, T, pad=2):
             X[b, at:at + n] = ids
             K[b, at:at + n - 1] = np.where(np.array(tr[1:]) > 0, k, -1)
             at += n
+            searched |= names[k] in ('needle', 'far')
     return X, K

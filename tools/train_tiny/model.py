@@ -514,7 +514,7 @@ class Run:
     """Per-call switches and by-products."""
     def __init__(self, select=False, k=None, distill=0., dpos=None, random_select=False, window=None):
         self.select, self.k, self.distill, self.dpos, self.random_select, self.window = select, k, distill, dpos, random_select, window
-        self.index_losses = []
+        self.index_losses, self.outputs = [], None            # outputs: a list gets the streams after every layer
     def topk(self, c): return self.k or c.index_topk
 
 
@@ -527,6 +527,65 @@ class MTP(Block):
         self.hc_head = HCHead(c)
 
 
+class Stage(Block):
+    """One DSpark stage: a window block whose queries are a draft's positions.  The first stage owns the projection of
+    the main model's streams, the last one the head, the Markov term and the confidence."""
+    def __init__(self, c, first, last):
+        super().__init__(c, 0, False)
+        D, R = c.hidden_size, c.dspark_markov_rank
+        if first:
+            self.main_proj = Lin(D, D * len(c.dspark_target_layer_ids), 'fp8')
+            self.main_norm = Norm(D, c.rms_norm_eps)
+        if last:
+            self.norm, self.hc_head = Norm(D, c.rms_norm_eps), HCHead(c)
+            self.markov_head, self.confidence_head = nn.Module(), nn.Module()
+            self.markov_head.markov_w1, self.markov_head.markov_w2 = Lin(c.vocab_size, R, 'bf16'), Lin(c.vocab_size, R, 'bf16', .1)
+            self.confidence_head.proj = Lin(1, D + R, 'bf16')
+
+    def draft(self, X, ids, main, tab, at):
+        """X: S streams [n * G, D] of n drafts of G positions, ids [n, G]; main [B, T, D]; at: rows [n] and positions [n]
+        of the tokens the drafts follow."""
+        n, G = ids.shape
+        y, co = self.hc_attn(X)
+        o = self.look(self.attn_norm(y).view(n, G, -1), main, tab, at)
+        X = mix_out(co, o.reshape(n * G, -1), X)
+        y, co = self.hc_ffn(X)
+        return mix_out(co, self.ffn(self.ffn_norm(y), ids.reshape(-1)), X)
+
+    def look(self, a, main, tab, at):
+        """Attention of the drafts: the window's rows of the main model up to the token, then all rows of the draft."""
+        t, c, (n, G, _) = self.attn, self.attn.c, a.shape
+        H, hd, W, (row, pos) = c.num_attention_heads, c.head_dim, c.sliding_window, at
+        ring = rope(t.kv_norm(t.wkv(main)), tab)
+        here = pos[:, None] + 1 + torch.arange(G)
+        own = turn(t.kv_norm(t.wkv(a)), tab, here)
+        q = rms(t.wq_b(t.q_norm(t.wq_a(a))).view(n, G, H, hd), None, c.rms_norm_eps)
+        q = turn(q.transpose(1, 2), tab, here[:, None]) * hd ** -.5
+        if t.Q and t.Q.kv:
+            ring, own = t.Q.kv_sim(ring, c.qk_rope_head_dim), t.Q.kv_sim(own, c.qk_rope_head_dim)
+        back = pos[:, None] - torch.arange(W)                                       # [n, W]
+        K = torch.cat([ring[row[:, None], back.clamp(min=0)], own], 1)              # [n, W + G, hd]
+        s = (q.reshape(n, H * G, hd) @ K.transpose(1, 2)).view(n, H, G, -1)
+        hidden = torch.cat([back < 0, torch.zeros(n, G, dtype=torch.bool)], 1)
+        s = s.masked_fill(hidden[:, None, None], -1e30)
+        s = torch.cat([s, t.attn_sink.view(1, H, 1, 1).expand(n, H, G, 1)], -1)
+        p = torch.softmax(s, -1)[..., :-1].reshape(n, H * G, -1)
+        o = turn((p @ K).view(n, H, G, hd), tab, here[:, None], True)
+        o = o.transpose(1, 2).reshape(n * G, c.o_groups, -1).transpose(0, 1)
+        low = torch.bmm(o, t.wo_a.w().view(c.o_groups, c.o_lora_rank, -1).transpose(1, 2))
+        return t.wo_b(low.transpose(0, 1).reshape(n, G, -1))
+
+
+def turn(x, tab, pos, inverse=False):
+    """Rotation at any positions: x [..., hd], pos broadcast to x.shape[:-1]."""
+    co, si = tab[0][pos], tab[1][pos]
+    rd = 2 * co.shape[-1]
+    si = -si if inverse else si
+    u, v = x[..., -rd::2], x[..., -rd + 1::2]
+    r = torch.stack([u * co - v * si, u * si + v * co], -1).flatten(-2)
+    return torch.cat([x[..., :-rd], r], -1) if rd < x.shape[-1] else r
+
+
 class V4(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -537,7 +596,10 @@ class V4(nn.Module):
         self.head.weight = nn.Parameter(torch.randn(c.vocab_size, c.hidden_size) * .5 * c.hidden_size ** -.5)
         self.layers = nn.ModuleList(Block(c, c.compress_ratios[l], l < c.num_hash_layers) for l in range(L))
         self.norm, self.hc_head = Norm(c.hidden_size, c.rms_norm_eps), HCHead(c)
-        if c.num_nextn_predict_layers:
+        if c.get('dspark_block_size'):
+            n = len(c.compress_ratios) - L
+            self.mtp = nn.ModuleList(Stage(c, s == 0, s == n - 1) for s in range(n))
+        elif c.num_nextn_predict_layers:
             self.mtp = nn.ModuleList([MTP(c)])
 
     def set_quant(self, Q):
@@ -556,6 +618,8 @@ class V4(nn.Module):
         tab = self.tables(T, tokens.device)
         for b in self.layers:
             X = b(X, tokens, tab, ctx)
+            if ctx.outputs is not None:
+                ctx.outputs.append(X)
         return X, tab
 
     def logits(self, X, rows=None):
@@ -576,6 +640,29 @@ class V4(nn.Module):
         if rows is not None:
             Y = tuple(y[rows] for y in Y)
         return linear(m.norm(m.hc_head(Y)), self.head.weight)
+
+    def draft(self, outputs, tokens, tab, at):
+        """DSpark: outputs: streams after every layer [B*T, D] each; at: rows [n] and positions [n] -> hidden y [n, G, D] and
+        logits [n, G, V] without the Markov term.  The position after the last token of a draft must be inside the row."""
+        c, (B, T), (row, pos) = self.c, tokens.shape, at
+        G, m = c.dspark_block_size, self.mtp[0]
+        h = torch.cat([sum(outputs[l]) / c.hc_mult for l in c.dspark_target_layer_ids], -1)
+        main = m.main_norm(m.main_proj(h)).view(B, T, -1)
+        ids = torch.full((len(row), G), c.dspark_noise_token_id)
+        ids[:, 0] = tokens[row, pos + 1]
+        X = (F.embedding(ids.reshape(-1), self.embed.weight),) * c.hc_mult
+        for s in self.mtp:
+            X = s.draft(X, ids, main, tab[0], at)
+        y = self.mtp[-1].hc_head(X)
+        return y.view(len(row), G, -1), linear(self.mtp[-1].norm(y), self.head.weight).view(len(row), G, -1)
+
+    def markov(self, previous):
+        """-> m [..., R] of the previous tokens and its term of the logits."""
+        h = self.mtp[-1].markov_head
+        m = h.markov_w1.w()[previous]
+        return m, linear(m, h.markov_w2.w())
+
+    def confidence(self, y, m): return self.mtp[-1].confidence_head.proj(torch.cat([y, m], -1))[..., 0]
 
     @torch.no_grad()
     def update_bias(self, rate):

@@ -1,7 +1,7 @@
-"""Draw log.jsonl as SVG, nothing needed but Python:   python3 plot.py RUN_DIR OUT.svg"""
+"""Draw log.jsonl of runs that followed each other as SVG, nothing needed but Python:   python3 plot.py RUN_DIR... OUT.svg"""
 import json, math, sys
 
-COLOURS = dict(loss='#222', mtp='#888', index='#bbb', arith='#c33', tools='#36c', faq='#393', json='#c80', needle='#83a', prose='#099', strings='#a66', drill='#f7a')
+COLOURS = dict(loss='#222', mtp='#888', index='#bbb', arith='#c33', tools='#36c', faq='#393', json='#c80', needle='#83a', prose='#099', strings='#a66', drill='#f7a', far='#52e')
 
 
 def line(pts, colour):
@@ -22,12 +22,13 @@ def panel(out, x0, title, series, lo, hi, tmax, log, ticks):
         out.append(f'<text x="{x0 + w - 8}" y="{top + 16 + 14 * k}" fill="{COLOURS[name]}" text-anchor="end">{name}</text>')
 
 
-def main(run, path):
-    rows = [json.loads(l) for l in open(f'{run}/log.jsonl')]
+def main(*args):
+    *runs, path = args
+    rows = [json.loads(l) for run in runs for l in open(f'{run}/log.jsonl')]
     tmax = rows[-1]['tokens'] / 1e6
     get = lambda f: [(r['tokens'] / 1e6, f(r)) for r in rows if f(r) is not None]
     loss = {k: p for k in ('loss', 'mtp', 'index') if (p := get(lambda r: r.get(k)))}
-    acc = {k: p for k in ('arith', 'tools', 'faq', 'json', 'needle', 'prose', 'strings', 'drill') if (p := get(lambda r: r['acc'].get(k)))}
+    acc = {k: p for k in ('arith', 'tools', 'faq', 'json', 'needle', 'far', 'prose', 'strings', 'drill') if (p := get(lambda r: r['acc'].get(k)))}
     out = ['<svg xmlns="http://www.w3.org/2000/svg" width="880" height="350" font-family="sans-serif" font-size="11"><rect width="880" height="350" fill="#fff"/>']
     panel(out, 40, 'loss (nats; index: KL)', loss, .02, 10, tmax, True, (.03, .1, .3, 1, 3, 10))
     panel(out, 480, 'training accuracy, answer tokens', acc, 0, 1, tmax, False, (0, .25, .5, .75, 1))

@@ -1,4 +1,4 @@
-"""Train the embedded model.   python3 train.py CONFIG.json RUN_DIR [--minutes M] [--export DIR]
+"""Train the embedded model.   python3 train.py CONFIG.json RUN_DIR [--minutes M] [--after OTHER_RUN] [--export DIR]
 
 Two worker processes of one thread each share parameters and optimiser state in memory and never wait for each other:
 each runs its own rows and applies its own gradient (asynchronous SGD with at most one update of delay).  Resumable: RUN_DIR/last.pt is
@@ -100,14 +100,22 @@ def right(m, tok, samples, run):
 
 # ---------------------------------------------------------------- training
 def stage_at(cfg, frac):
-    """The stage of the schedule for a part of the time, and how far it is inside."""
+    """The stage of the schedule for a part of the time, and how far inside it that is (0 to 1)."""
+    start = 0.
     for s in cfg['stages']:
-        if frac < s['until']:
-            return s
-    return cfg['stages'][-1]
+        if frac < s['until'] or s is cfg['stages'][-1]:
+            return s, min(1., (frac - start) / (s['until'] - start))
+        start = s['until']
 
 
-def level_of(s): return data.Level(needle=tuple(s['needle']), keys=tuple(s['keys']), asks=s['asks'], rounds=s['rounds'], rename=s.get('rename', 0.))
+def level_of(s): return data.Level(needle=tuple(s['needle']), keys=tuple(s['keys']), asks=s['asks'], rounds=s['rounds'], rename=s.get('rename', 0.), after=s.get('after', 0))
+
+
+def taught(kind, s):
+    """Query positions at which the indexer learns: half of them where an answer is given (in any row), half anywhere."""
+    n = max(2, int(s['distill'] * s['length']))
+    spoken = (kind.view(s['batch'], s['length'])[:, 4:] >= 0).any(0).nonzero()[:, 0] + 4
+    return torch.cat([spoken[torch.randperm(len(spoken))[:n // 2]], torch.randint(4, s['length'], (n - n // 2,))]).unique()
 
 
 def worker(rank, sh, m, cfg, out, ctl):
@@ -145,15 +153,15 @@ def worker(rank, sh, m, cfg, out, ctl):
                 cfg = json.load(open(cfg['path'])) | dict(path=cfg['path'])
             except ValueError:
                 pass
-        s = stage_at(cfg, frac)
-        if frac >= cfg['round_from'] and Q is None:
-            Q = quant.Quant(acts=False, kv=False, index=False)
+        r = random.Random(f'{cfg["seed"]}/{int(seen[rank, 0])}/{rank}')
+        stage, inside = stage_at(cfg, frac)
+        s = stage | r.choices(stage['parts'], [p['weight'] for p in stage['parts']])[0]
+        if s['round'] and Q is None:
+            Q = quant.Quant()
             m.set_quant(Q)
         if Q:
-            full = frac >= cfg['round_all_from']
-            Q.acts = Q.kv = Q.index = full
+            Q.acts = Q.kv = Q.index = s['round'] > 1
             Q.step()
-        r = random.Random(f'{cfg["seed"]}/{int(seen[rank, 0])}/{rank}')
         torch.manual_seed(r.randrange(2 ** 31))
         mix = {k: s['mix'].get(k, 0) for k in names}
         x, kind = data.rows(tok, r, level_of(s), mix, s['batch'], s['length'])
@@ -162,17 +170,17 @@ def worker(rank, sh, m, cfg, out, ctl):
         some = torch.rand(len(kind)) < cfg['prompt_share']
         rows = ((kind >= 0) | (some & (kind == -1))).nonzero()[:, 0]
         tgt = torch.cat([x[:, 1:], x.new_full((len(x), 1), 2)], 1).flatten()[rows]
-        ctx = Run(distill=cfg['distill'] if frac >= cfg['distill_from'] else 0., select=frac >= cfg['select_from'])
+        ctx = Run(distill=s['distill'], select=s['select'], window=s.get('window'), dpos=taught(kind, s))
         X, tab = m.streams(x, ctx)
         lg = m.logits(X, rows)
         plain = (kind[rows] == -1) | (kind[rows] == names.index('prose'))
         weight = torch.where(plain, s.get('plain_weight', cfg['plain_weight']), 1.)    # text nobody can foresee must not drown the skills
         weight = weight / weight.sum()
         total = loss = (F.cross_entropy(lg, tgt, reduction='none') * weight).sum()
-        if frac >= cfg['mtp_from']:
+        if s['mtp']:
             t2 = torch.cat([x[:, 2:], x.new_full((len(x), 2), 2)], 1).flatten()[rows]
             ml = (F.cross_entropy(m.mtp_logits(m.mtp_streams(X, x, tab), rows), t2, reduction='none') * weight).sum()
-            total = total + cfg['mtp'] * ml
+            total = total + s['mtp'] * ml
             acc.setdefault('mtp', []).append(ml.item())
         if ctx.index_losses:
             il = sum(ctx.index_losses) / len(ctx.index_losses)
@@ -180,11 +188,11 @@ def worker(rank, sh, m, cfg, out, ctl):
             acc.setdefault('index', []).append(il.item())
         total.backward()
         step = int(seen[rank, 0])
-        lr = min(1, (step + 1) / cfg['warmup']) * min(1, max((1 - frac) / cfg['decay'], .01))
+        lr = min(1, (step + 1) / cfg['warmup']) * (s['lr'][0] + (s['lr'][1] - s['lr'][0]) * inside)
         tu = time.time()
         gn = sh.update(rank, lr, cfg, step)
         acc.setdefault('update', []).append(time.time() - tu)
-        rate = cfg['bias_rate'] * (1 if frac < .8 else .2)
+        rate = cfg['bias_rate'] * lr
         for b in m.scored:                                 # balance: the bias of the busy experts goes down
             l = b.ffn.load
             if l.sum() > 0:
@@ -231,6 +239,7 @@ def build(cfg):
     tok = Tokenizer.from_file(cfg['tokenizer'])
     data.load_corpus(cfg['corpus'])
     r, s = random.Random(cfg['seed']), cfg['stages'][-1]
+    s = s | s['parts'][0]
     x, _ = data.rows(tok, r, level_of(s), s['mix'], 60, s['length'])
     freq = torch.bincount(torch.from_numpy(x).flatten(), minlength=m.c.vocab_size).double()
     freq[2] = 0
@@ -257,11 +266,32 @@ def load(path, rounded=True):
     return m, p['state']
 
 
+def continued(path, cfg):
+    """The state of another run with the clock at zero.  With `compressors_from_window` its ratio-4 compressors start anew from
+    the window's projection: the queries that find a row in the window then find the entry made of it, which is what they
+    have to learn."""
+    st = torch.load(f'{path}/last.pt', weights_only=False)
+    m, at, place = V4(model.Config(st['config'])), 0, {}
+    for n, p in m.named_parameters():
+        place[n] = slice(at, at + p.numel())
+        at += p.numel()
+    for l in (l for l, r in enumerate(m.c.compress_ratios) if r == 4 and cfg.get('compressors_from_window')):
+        a, flat = f'layers.{l}.attn.', st['flat']
+        flat[place[a + 'compressor.wkv.weight']] = flat[place[a + 'wkv.weight']].repeat(2)
+        flat[place[a + 'compressor.norm.weight']] = flat[place[a + 'kv_norm.weight']]
+        for n in ('wkv', 'norm'):
+            st['m1'][place[f'{a}compressor.{n}.weight']] = 0
+    st['state']['seen'][:, 2] = st['state']['seconds'] = 0.
+    return st
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument('config')
     ap.add_argument('run')
     ap.add_argument('--minutes', type=float)
+    ap.add_argument('--after', help='begin with the state of this run')
+    ap.add_argument('--share', help='with --export: a folder with the same main model, whose files are linked to')
     ap.add_argument('--export', help='only write the checkpoint of RUN_DIR (or a fresh model) to this folder')
     a = ap.parse_args()
     cfg = json.load(open(a.config)) | dict(path=os.path.abspath(a.config))
@@ -271,8 +301,12 @@ def main():
     if a.export:
         m = load(a.run, False)[0] if os.path.exists(last) else build(cfg)
         print(checkpoint.export(m, a.export), 'bytes')
+        if a.share:
+            checkpoint.share(a.export, a.share)
         return
     os.makedirs(a.run, exist_ok=True)
+    if a.after and not os.path.exists(last):
+        torch.save(continued(a.after, cfg), last)
     torch.set_num_threads(1)
     m, st = (load(a.run, False)[0], torch.load(last, weights_only=False)) if os.path.exists(last) else (build(cfg), None)
     m.scored = [b for b in list(m.layers) + list(getattr(m, 'mtp', [])) if not b.ffn.hashed]
