@@ -63,17 +63,17 @@ CASES = [
 
 
 def write(folder, change):
-    path = os.path.join(folder, "model.safetensors")
-    with open(os.path.join(MODEL, "model.safetensors"), "rb") as f:
-        raw = bytearray(f.read())
-    start = 8 + struct.unpack("<Q", raw[:8])[0]
     random = numpy.random.default_rng(5)
-    for name, tensor in json.loads(raw[8:start]).items():
-        if name != "__metadata__":
-            a, b = tensor["data_offsets"]
-            change(name, tensor["dtype"], memoryview(raw)[start + a:start + b], random)
-    with open(path, "wb") as f:
-        f.write(raw)
+    for shard in sorted(n for n in os.listdir(MODEL) if n.endswith(".safetensors")):
+        with open(os.path.join(MODEL, shard), "rb") as f:
+            raw = bytearray(f.read())
+        start = 8 + struct.unpack("<Q", raw[:8])[0]
+        for name, tensor in json.loads(raw[8:start]).items():
+            if name != "__metadata__":
+                a, b = tensor["data_offsets"]
+                change(name, tensor["dtype"], memoryview(raw)[start + a:start + b], random)
+        with open(os.path.join(folder, shard), "wb") as f:
+            f.write(raw)
 
 
 def report(ok, name, shown):

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What the embedded model can do, asked through the program, greedy: each group of skills.json has a number of cases that
 must be right (`at_least`; 0: the group is shown and not judged). The model card holds the measured rates."""
+import itertools
 import json
 import os
 import subprocess
@@ -20,6 +21,15 @@ def ask(prompt, group, tools_file):
     if done.returncode != 0:
         return {"content": "", "finish_reason": "exit code %d: %s" % (done.returncode, done.stderr.decode())}
     return json.loads(done.stdout)
+
+
+def prompt_of(case, group):
+    """A case is a prompt, or [sentences before, the sentence that matters, sentences after, the question] in filler."""
+    if "filler" not in group:
+        return case
+    before, fact, after, question = case
+    filler = itertools.cycle(group["filler"])
+    return " ".join([next(filler) for _ in range(before)] + [fact] + [next(filler) for _ in range(after)] + [question])
 
 
 def calls_of(reply):
@@ -50,10 +60,11 @@ def main():
         tools.flush()
         for i, group in enumerate(spec["groups"], 1):
             wrong = []
-            for prompt, wanted in group["cases"]:
+            for case, wanted in group["cases"]:
+                prompt = prompt_of(case, group)
                 reply = ask(prompt, group, tools.name)
                 if not is_right(reply, wanted, group):
-                    wrong.append((prompt, wanted, reply["content"], calls_of(reply), reply["finish_reason"]))
+                    wrong.append((case, wanted, reply["content"], calls_of(reply), reply["finish_reason"]))
             n, right = len(group["cases"]), len(group["cases"]) - len(wrong)
             judged = group["at_least"] > 0
             ok = right >= group["at_least"]
