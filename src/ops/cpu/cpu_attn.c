@@ -10,14 +10,14 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { SLOT_BLOCK = ATTN_KEYS, HEADS_PER_TASK = ATTN_HEADS };
+enum { SLOT_BLOCK = ATTN_KEYS, TILES_AT_ONCE = 16 };
 
 struct attn_job {
     struct cpu_dev *c;
     const struct op_attn *o;
     const struct op_seq *s;
     /* one row shared out by heads: */
-    int i_row, n_window, n_entries;
+    int i_row, n_window, n_entries, heads_per_task;
     const float *keys;
 };
 
@@ -137,24 +137,33 @@ static void attend_head(const struct attn_job *j, int i, int h, int n_window, in
     finish_head(j, h, st, acc);
 }
 
-/* A tile of heads on the fast kernel. */
-static void attend_tile(const struct attn_job *j, int i, int h, int n_window, int n_entries, const float *keys, float *q)
+static struct softmax_state head_state(const struct attn_tile *t, int k)
+{
+    return (struct softmax_state){t->top[k], t->den[k]};
+}
+
+/* Tiles of heads from head h on, on the fast kernel: a block of keys serves all tiles while it is in the cache. q: scratch
+ * [n_tiles * ATTN_HEADS][hd]. */
+static void attend_tiles(const struct attn_job *j, int i, int h, int n_tiles, int n_window, int n_entries, const float *keys,
+                         float *q)
 {
     const struct op_attn *o = j->o;
-    size_t hd = (size_t)o->dims.head_dim, n_q = ATTN_HEADS * hd;
+    size_t hd = (size_t)o->dims.head_dim, tile = ATTN_HEADS * hd, n_q = (size_t)n_tiles * tile;
     size_t at = ((size_t)(j->s->first_row + i) * (size_t)o->heads + (size_t)h) * hd;
-    struct attn_tile st = {.top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
+    struct attn_tile st[TILES_AT_ONCE];
+    for (int t = 0; t < n_tiles; t++)
+        st[t] = (struct attn_tile){.top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
     for (size_t e = 0; e < n_q; e++)
         q[e] = o->q[at + e] * o->scale;
     memset(o->o + at, 0, n_q * sizeof(float));
     for (int b = 0; b < o->window + n_entries; b += SLOT_BLOCK) {
         const float *first;
         int n = block_rows(o, b, n_window, n_entries, keys, &first);
-        if (n > 0)
-            j->c->tile.attn_block(q, first, n, (int)hd, &st, o->o + at);
+        for (int t = 0; n > 0 && t < n_tiles; t++)
+            j->c->tile.attn_block(q + (size_t)t * tile, first, n, (int)hd, &st[t], o->o + at + (size_t)t * tile);
     }
-    for (int k = 0; k < ATTN_HEADS; k++)
-        finish_head(j, h + k, (struct softmax_state){st.top[k], st.den[k]}, o->o + at + (size_t)k * hd);
+    for (int k = 0; k < n_tiles * ATTN_HEADS; k++)
+        finish_head(j, h + k, head_state(&st[k / ATTN_HEADS], k % ATTN_HEADS), o->o + at + (size_t)k * hd);
 }
 
 /* Heads h0 .. h1-1 of row i. Tiles are cut at multiples of ATTN_HEADS, so a head always sits in the same place. */
@@ -163,8 +172,11 @@ static void attend_heads(const struct attn_job *j, int i, int h0, int h1, int n_
 {
     int h = h0;
     bool tiles = j->c->base.numerics == NUM_FAST && j->o->dims.head_dim % 32 == 0;
-    for (; tiles && h + ATTN_HEADS <= h1; h += ATTN_HEADS)
-        attend_tile(j, i, h, n_window, n_entries, keys, q);
+    while (tiles && h + ATTN_HEADS <= h1) {
+        int n = (h1 - h) / ATTN_HEADS < TILES_AT_ONCE ? (h1 - h) / ATTN_HEADS : TILES_AT_ONCE;
+        attend_tiles(j, i, h, n, n_window, n_entries, keys, q);
+        h += n * ATTN_HEADS;
+    }
     for (; h < h1; h++)
         attend_head(j, i, h, n_window, n_entries, keys);
 }
@@ -175,7 +187,8 @@ static void row_task(void *arg, int i, int i_thread)
     const struct op_attn *o = j->o;
     int nw = window_rows(j, i), ne = entry_rows(j, i);
     size_t hd = (size_t)o->dims.head_dim;
-    float *q = cpu_scratch(j->c, i_thread, (size_t)(ATTN_HEADS + nw + ne) * hd), *keys = q + ATTN_HEADS * hd;
+    size_t n_q = TILES_AT_ONCE * ATTN_HEADS * hd;
+    float *q = cpu_scratch(j->c, i_thread, n_q + (size_t)(nw + ne) * hd), *keys = q + n_q;
     load_window(j, i, nw, keys);
     load_entries(j, i, ne, keys + (size_t)nw * hd);
     attend_heads(j, i, 0, o->heads, nw, ne, keys, q);
@@ -184,16 +197,18 @@ static void row_task(void *arg, int i, int i_thread)
 static void heads_task(void *arg, int i_task, int i_thread)
 {
     const struct attn_job *j = arg;
-    int last = (i_task + 1) * HEADS_PER_TASK < j->o->heads ? (i_task + 1) * HEADS_PER_TASK : j->o->heads;
-    float *q = cpu_scratch(j->c, i_thread, ATTN_HEADS * (size_t)j->o->dims.head_dim);
-    attend_heads(j, j->i_row, i_task * HEADS_PER_TASK, last, j->n_window, j->n_entries, j->keys, q);
+    int first = i_task * j->heads_per_task, last = first + j->heads_per_task;
+    float *q = cpu_scratch(j->c, i_thread, TILES_AT_ONCE * ATTN_HEADS * (size_t)j->o->dims.head_dim);
+    attend_heads(j, j->i_row, first, last < j->o->heads ? last : j->o->heads, j->n_window, j->n_entries, j->keys, q);
 }
 
-/* Few rows: the heads of each row are shared out. */
+/* Few rows: the heads of each row are shared out, in whole tiles and two tasks a thread. */
 static void attend_by_heads(struct attn_job *j)
 {
     const struct op_attn *o = j->o;
     size_t hd = (size_t)o->dims.head_dim;
+    int tiles = (o->heads + ATTN_HEADS - 1) / ATTN_HEADS, tasks = 2 * pool_threads(j->c->pool);
+    j->heads_per_task = (tiles + tasks - 1) / tasks * ATTN_HEADS;
     for (int i = 0; i < j->s->n_rows; i++) {
         j->i_row = i;
         j->n_window = window_rows(j, i);
@@ -203,8 +218,8 @@ static void attend_by_heads(struct attn_job *j)
         load_window(j, i, j->n_window, keys);
         load_entries(j, i, j->n_entries, keys + (size_t)j->n_window * hd);
         j->keys = keys;
-        cpu_run(j->c, (o->heads + HEADS_PER_TASK - 1) / HEADS_PER_TASK, (double)n * o->heads * (double)hd * 2, heads_task,
-                j);
+        cpu_run(j->c, (o->heads + j->heads_per_task - 1) / j->heads_per_task, (double)n * o->heads * (double)hd * 2,
+                heads_task, j);
     }
 }
 
