@@ -105,7 +105,8 @@ static void run(const struct dialect *d, const char *reply, size_t n, bool cut, 
 /* Words, then calls whose values look like markup but are none. Returns the bytes of the words. */
 static size_t make_reply(struct rng *rng, struct buf *reply, int *n_calls)
 {
-    static const char *const words[] = {"Hello ", "a < b ", "</p>\n", "\xe6\xb7\xb1\xe5\x9c\xb3", "{\"a\": 1}", "\n", "<|x|>", "\xef\xbd\x9c "};
+    static const char *const words[] = {"Hello ", "a < b ", "</p>\n", "\xe6\xb7\xb1\xe5\x9c\xb3", "{\"a\": 1}", "\n",
+                                        "<|x|>", "\xef\xbd\x9c "};
     static const char *const values[] = {"x", "<b>", "</", "\n\n", "\xf0\x9f\x98\x80", "</invoke>", "| |", "DSM"};
     buf_str(reply, "."); /* so that no word begins with a tag of thinking */
     for (uint32_t i = rng_below(rng, 6); i > 0; i--)
