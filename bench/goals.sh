@@ -43,6 +43,7 @@ measure flash "$FLASH" --ctx "$CONTEXTS" --batch "$BATCHES" --chunk 512,128 --de
     --svg "$OUT/flash.svg"
 measure flash-native "$FLASH" --layout native --only decode --ctx 4K --batch 1
 measure flash-again "$FLASH" --only decode --ctx 4K --batch 1 # beside native, for their ratio
+measure flash-open "$FLASH" --only open # the second open, everything in the page cache
 measure pro "$PRO" --ctx 4K,1M --batch 16 --chunk 512 --svg "$OUT/pro.svg"
 [ -z "${PEERS:-}" ] || "$PEERS" bench/peers.py llama --hadal "$HADAL" --out "$OUT/peers.json"
 echo "load at the end: $(cut -d' ' -f1-3 /proc/loadavg)" >>"$OUT/machine.txt"
