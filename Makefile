@@ -230,7 +230,7 @@ asan:
 
 tsan:
 	@$(MAKE) -s -j$(JOBS) B=build-tsan SAN="$(TSAN)" OPT=-O1 \
-	    build-tsan/tests/unit/test_pool build-tsan/tests/unit/test_engine build-tsan/tests/unit/test_hadal_api \
+	    build-tsan/tests/unit/test_pool build-tsan/tests/unit/test_spill build-tsan/tests/unit/test_engine build-tsan/tests/unit/test_hadal_api \
 	    build-tsan/tests/api/scripted_server build-tsan/hadal
 	@B=build-tsan tests/run_tests.sh unit api
 
