@@ -184,6 +184,13 @@ static void find_full(struct bench *b, struct step_job *j, const struct plan_for
     }
 }
 
+/* The last part of the folder's path: tables and plots are shown to others, whom the rest does not concern. */
+static const char *folder_name(const char *dir)
+{
+    const char *slash = strrchr(dir, '/');
+    return slash == NULL || slash[1] == '\0' ? dir : slash + 1;
+}
+
 static void describe(struct bench *b, struct step_job *j)
 {
     struct plan_formats f = plan_formats_released;
@@ -192,8 +199,8 @@ static void describe(struct bench *b, struct step_job *j)
     plan_inspect(&model_weights(j->m)->ckpt, &f, &n_stages);
     plan_init(&j->plan, c, &f, 0);
     snprintf(b->about, sizeof b->about, "%s: %d layers (%d SWA, %d CSA, %d HCA) of width %d, %d experts, vocabulary %d",
-             b->args.dir == NULL ? "made-up slice of Flash's widths" : b->args.dir, c->n_layers, j->plan.n_swa,
-             j->plan.n_csa, j->plan.n_hca, c->hidden_size, c->n_experts, c->vocab_size);
+             b->args.dir == NULL ? "made-up slice of Flash's widths" : folder_name(b->args.dir), c->n_layers,
+             j->plan.n_swa, j->plan.n_csa, j->plan.n_hca, c->hidden_size, c->n_experts, c->vocab_size);
     bench_add(b, "kv.bytes_per_token", "bytes", (double)model_page_bytes(j->m) / KV_PAGE_TOKENS);
     find_full(b, j, &f);
 }
