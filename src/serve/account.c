@@ -67,6 +67,7 @@ void account_finish(struct exchange *x)
     a->cost = price_cost(prices_at(x->server->prices, x->server->o.model, (int64_t)x->start_s), a->usage.reused_tokens,
                          a->usage.prompt_tokens - a->usage.reused_tokens, a->usage.completion_tokens);
     a->has_cost = x->req.include_cost;
+    a->has_cache_reason = x->req.include_cache_reason;
     if (x->server->o.ledger != NULL)
         write_row(x, (double)t.tv_sec + (double)t.tv_nsec / 1e9);
 }

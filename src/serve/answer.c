@@ -25,6 +25,17 @@ void api_answer_free(struct api_answer *a)
     *a = (struct api_answer){0};
 }
 
+void api_usage_extras(const struct api_answer *a, struct buf *out)
+{
+    char why[160];
+    if (a->has_cost)
+        out_real(out, "cost", a->cost);
+    if (!a->has_cache_reason)
+        return;
+    gen_usage_explain(&a->usage, why, sizeof why);
+    out_str(out, "cache_reason", why);
+}
+
 void api_answer_text(const struct api_answer *a, enum api_part_kind kind, struct buf *out)
 {
     for (int i = 0; i < a->n_parts; i++)

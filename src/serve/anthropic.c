@@ -33,8 +33,7 @@ static void write_usage(const struct api_answer *a, struct buf *out)
     out_int(out, "cache_read_input_tokens", a->usage.reused_tokens);
     out_int(out, "output_tokens", a->usage.completion_tokens);
     out_str(out, "service_tier", "standard");
-    if (a->has_cost)
-        out_real(out, "cost", a->cost);
+    api_usage_extras(a, out);
     out_close(out, '}');
 }
 

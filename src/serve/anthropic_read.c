@@ -383,7 +383,7 @@ int anthropic_read(struct api_req *q, const json_t *body, const struct api_env *
     if (rc == 0 && (read_messages(&r, body) != 0 || read_thinking(&r, body, think) != 0 || read_tools(&r, body) != 0 ||
                     read_format(&r, body) != 0 ||
                     field_bool(body, "stream", &q->stream, e) != 0 ||
-                    field_bool(body, "include_cost", &q->include_cost, e) != 0 || rules_sampling(q, body, env, e) != 0 ||
+                    field_extras(body, q, e) != 0 || rules_sampling(q, body, env, e) != 0 ||
                     rules_max_tokens(q, body, "max_tokens", e) != 0 || rules_stop(q, body, "stop_sequences", e) != 0))
         rc = -1;
     if (rc == 0)

@@ -56,7 +56,7 @@ struct api_req {
     json_t *echo;       /* what the dialect repeats in its answer, owned; may be NULL */
     bool stream;
     bool include_usage; /* chat: every chunk has a usage key */
-    bool include_cost;
+    bool include_cost, include_cache_reason; /* what the answer's usage says beyond the dialect's own fields */
     bool thinking;
     bool has_tools;
     bool for_count;     /* set before reading: only the prompt counts */
@@ -99,7 +99,7 @@ struct api_answer {
     char *why;            /* of FINISH_ERROR */
     char *stop;           /* the stop string that ended it, or NULL */
     struct gen_usage usage;
-    bool has_cost;
+    bool has_cost, has_cache_reason; /* to be said in the usage: once both are known, when asked for */
     double cost;          /* dollars */
 
     /* of the dialect's stream */
@@ -163,6 +163,8 @@ bool api_answer_take(struct api_answer *a, const struct gen_event *ev, const str
                      struct buf *out);
 /* Tells API_END, once everything that the last event carries is known. */
 void api_answer_end(struct api_answer *a, api_event_fn fn, struct buf *out);
+/* Members of a usage object that go beyond the dialects: cost, cache_reason, as the request asked. */
+void api_usage_extras(const struct api_answer *a, struct buf *out);
 /* All text of a kind, in order. */
 void api_answer_text(const struct api_answer *a, enum api_part_kind kind, struct buf *out);
 
@@ -199,6 +201,8 @@ json_t *field_get(const json_t *o, const char *key);
 bool field_is_text(const json_t *v);
 /* Each leaves *out alone when the field is absent and refuses another type: "path: invalid type: X, expected Y". */
 int field_bool(const json_t *o, const char *key, bool *out, struct api_error *e);
+/* Fields of ours that every dialect takes: include_cost, include_cache_reason. */
+int field_extras(const json_t *body, struct api_req *q, struct api_error *e);
 int field_int(const json_t *o, const char *key, int64_t *out, bool *given, struct api_error *e);
 int field_real(const json_t *o, const char *key, double *out, bool *given, struct api_error *e);
 int field_text(const json_t *o, const char *key, const json_t **out, struct api_error *e);

@@ -118,7 +118,7 @@ static int completions_read(struct api_req *q, const json_t *body, const struct 
     if (rules_model(body, env, &think, e) != 0 || read_prompt(q, body, env, e) != 0 || read_stream(q, body, e) != 0 ||
         field_int(body, "n", &n, &given, e) != 0 || read_logprobs(q, body, e) != 0 ||
         rules_sampling(q, body, &free_env, e) != 0 || read_max_tokens(q, body, e) != 0 ||
-        rules_stop(q, body, "stop", e) != 0 || field_bool(body, "include_cost", &q->include_cost, e) != 0)
+        rules_stop(q, body, "stop", e) != 0 || field_extras(body, q, e) != 0)
         return -1;
     if (n != 1)
         return api_fail(e, API_BAD, "Invalid n value (currently only n = 1 is supported)");

@@ -307,7 +307,7 @@ static int deepseek_read(struct api_req *q, const json_t *body, const struct api
         read_refused(&r, body) != 0 || read_logprobs(&r, body) != 0 || rules_sampling(q, body, env, e) != 0 ||
         rules_max_tokens(q, body, limit, e) != 0 || rules_stop(q, body, "stop", e) != 0)
         return -1;
-    return read_user(&r, body) != 0 ? -1 : field_bool(body, "include_cost", &q->include_cost, e);
+    return read_user(&r, body) != 0 ? -1 : field_extras(body, q, e);
 }
 
 /* ---------------------------------------------------------------- the answer */

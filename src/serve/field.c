@@ -78,6 +78,13 @@ int field_bool(const json_t *o, const char *key, bool *out, struct api_error *e)
     return 0;
 }
 
+int field_extras(const json_t *body, struct api_req *q, struct api_error *e)
+{
+    if (field_bool(body, "include_cost", &q->include_cost, e) != 0)
+        return -1;
+    return field_bool(body, "include_cache_reason", &q->include_cache_reason, e);
+}
+
 int field_int(const json_t *o, const char *key, int64_t *out, bool *given, struct api_error *e)
 {
     const json_t *v = field_get(o, key);

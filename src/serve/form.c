@@ -31,8 +31,7 @@ void form_usage(const struct api_answer *a, struct buf *out)
     }
     out_int(out, "prompt_cache_hit_tokens", u->reused_tokens);
     out_int(out, "prompt_cache_miss_tokens", u->prompt_tokens - u->reused_tokens);
-    if (a->has_cost)
-        out_real(out, "cost", a->cost);
+    api_usage_extras(a, out);
     out_close(out, '}');
 }
 

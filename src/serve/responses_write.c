@@ -109,8 +109,7 @@ static void write_usage(const struct api_answer *a, struct buf *out)
     out_int(out, "reasoning_tokens", u->reasoning_tokens);
     out_close(out, '}');
     out_int(out, "total_tokens", u->prompt_tokens + u->completion_tokens);
-    if (a->has_cost)
-        out_real(out, "cost", a->cost);
+    api_usage_extras(a, out);
     out_close(out, '}');
 }
 

@@ -69,6 +69,17 @@ def costs(s):
             equal(u.get("cost"), last if asked else None, f"cost of {path}")
 
 
+def cache_reasons(s):
+    """Why no more of a prompt came from the cache, in every dialect, whole and at the end of a stream."""
+    for path, more in (("/chat/completions", {}), ("/v1/messages", {"max_tokens": 9}), ("/v1/responses", {"input": "x"})):
+        for asked in (True, False):
+            whole = {**body(), **more, "include_cache_reason": asked}
+            u = post(s.port, path, whole, {"Authorization": "Bearer " + alice})[2]["usage"]
+            equal(bool(u.get("cache_reason")), asked, f"cache reason of {path}: {u}")
+    status, _, got = ask(s, alice, include_cache_reason="yes")
+    equal(status, 422, "a reason asked for with a string")
+
+
 def budget(s):
     key = hadal("keys", "add", "bob", "--limit", "0.000001")[1]
     equal(ask(s, key)[0], 200, "the first request")
@@ -147,6 +158,7 @@ with Scripted(SCRIPT, "--ledger", ledger) as s0:
     check("wrong keys", lambda: refuses(s))
     check("right keys, and their rows", lambda: takes(s))
     check("the cost of an answer", lambda: costs(s))
+    check("the reason of a miss", lambda: cache_reasons(s))
     check("a budget", lambda: budget(s))
     check("a revoked key", lambda: revoked(s))
     check("the commands", commands)
