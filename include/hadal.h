@@ -87,6 +87,10 @@ typedef struct hadal_options {
      * that folder cannot be written), "memory" (repacked at every open) or "native" (as stored). */
     const char *layout;
     const char *cache_dir; /* NULL: none */
+    /* The disk tier: state of earlier requests, kept beyond hadal_close. A folder of one open model at a time, made when
+     * missing, for the owner's eyes only; what other models or numerics left in it is skipped. */
+    const char *state_dir;    /* NULL: none */
+    uint64_t state_dir_bytes; /* most bytes in it; 0: 16 GiB */
 } hadal_options;
 
 HADAL_API void hadal_options_init(hadal_options *o);

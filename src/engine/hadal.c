@@ -71,6 +71,8 @@ static int read_options(struct engine_options *to, const hadal_options *o, struc
     if (rc == HD_OK)
         rc = read_layout(&to->model, o->layout, e);
     to->model.cache_dir = o->cache_dir;
+    to->cache_dir = o->state_dir;
+    to->cache_disk_bytes = o->state_dir_bytes;
     to->model.n_threads = o->threads;
     to->model.max_rows = o->step_tokens;
     to->model.kv_budget_bytes = o->kv_bytes;

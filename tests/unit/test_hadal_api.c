@@ -4,11 +4,13 @@
 
 #include "model/model.h"
 
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -318,6 +320,50 @@ static void test_reuse(void **state)
     hadal_close(&fresh);
 }
 
+static hadal *open_with_state(const char *dir)
+{
+    hadal *h;
+    hadal_error e;
+    hadal_options o;
+    hadal_options_init(&o);
+    o.threads = 2;
+    o.context_tokens = 3000;
+    o.state_dir = dir;
+    if (hadal_open(&h, DIR, &o, &e) != HADAL_OK)
+        fail_msg("%s", e.message);
+    return h;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)type, (void)at;
+    return remove(path);
+}
+
+/* With a state_dir, what was run before hadal_close is not run again after the next hadal_open. */
+static void test_state_dir(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/hadal-state-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    static struct outcome first, again;
+    int32_t tokens[600];
+    hadal *h = open_with_state(dir);
+    int n = random_prompt(tokens, 11, 600, hadal_vocabulary_size(h));
+    char *json = tokens_request(tokens, n, "\"seed\": 1, \"max_tokens\": 20");
+    run(h, json, &first);
+    assert_int_equal(first.end.reused_tokens, 0);
+    hadal_close(&h);
+    h = open_with_state(dir);
+    run(h, json, &again);
+    hadal_close(&h);
+    free(json);
+    assert_int_equal(again.end.reused_tokens, 512); /* whole pages of it */
+    assert_int_equal(again.n_tokens, first.n_tokens);
+    assert_memory_equal(again.tokens, first.tokens, sizeof first.tokens);
+    assert_int_equal(nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
 /* A budget of a few pages is the longest context; what is kept of one request makes room for the next. */
 static void test_little_memory(void **state)
 {
@@ -375,6 +421,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reuse, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
         cmocka_unit_test(test_little_memory),
+        cmocka_unit_test(test_state_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
