@@ -145,6 +145,8 @@ struct generation *generation_open(const struct tokenizer *t, int n_vocab, const
     buf_reserve(&g->stop.held, TEXT_BYTES);
     if (!p->raw)
         g->reply = reply_open(p->in_thinking, on_reply, g);
+    if (g->thinking)
+        reply_hold_thinking(g->reply);
     if (p->grammar != NULL)
         g->form = form_open(p->grammar, n_vocab, eos, n_eos);
     g->params.grammar = NULL; /* the form holds it */
@@ -187,6 +189,26 @@ static void emit_token(struct generation *g, int32_t token, const float *logits)
     g->fn(g->arg, &ev);
 }
 
+/* The control token alone ends the thinking, for the parser, the form and the counts; spelled in others it is text. */
+static void end_thinking(struct generation *g)
+{
+    g->thinking = false;
+    buf_clear(&g->text);
+    utf8_stream_flush(&g->utf8, &g->text);
+    feed(g);
+    reply_end_thinking(g->reply);
+}
+
+/* Takes a token's bytes. */
+static void add_bytes(struct generation *g, int32_t token)
+{
+    size_t n;
+    const char *bytes = tokenizer_bytes(g->tokenizer, token, &n);
+    buf_clear(&g->text);
+    utf8_stream_add(&g->utf8, bytes, n, &g->text);
+    feed(g);
+}
+
 bool generation_accept(struct generation *g, int32_t token, const float *logits)
 {
     assert(g->finish == FINISH_NONE && token >= 0 && token < g->n_vocab);
@@ -199,15 +221,12 @@ bool generation_accept(struct generation *g, int32_t token, const float *logits)
     g->usage.completion_tokens++;
     if (g->form != NULL && !g->thinking)
         form_accept(g->form, token);
-    if (g->thinking && token == g->think_end)
-        g->thinking = false;
-    else if (g->thinking)
-        g->usage.reasoning_tokens++;
-    size_t n;
-    const char *bytes = tokenizer_bytes(g->tokenizer, token, &n);
-    buf_clear(&g->text);
-    utf8_stream_add(&g->utf8, bytes, n, &g->text);
-    feed(g);
+    if (g->thinking && token == g->think_end) {
+        end_thinking(g);
+    } else {
+        g->usage.reasoning_tokens += g->thinking;
+        add_bytes(g, token);
+    }
     if (g->finish == FINISH_NONE && g->form != NULL && !g->thinking && form_must_end(g->form))
         finish(g, FINISH_STOP, "");
     if (g->finish == FINISH_NONE && g->usage.completion_tokens >= g->params.max_tokens)

@@ -25,6 +25,7 @@ struct reply_parser {
     void *arg;
     enum reply_state state;
     bool in_thinking, has_ended;
+    bool is_held; /* thinking, which a call will end */
 
     struct buf in; /* text that is not consumed yet, from pos */
     size_t pos;
@@ -321,7 +322,7 @@ static bool step_thinking(struct reply_parser *p)
     if (tag == NULL)
         return false;
     struct tag t;
-    enum tag_match m = literal_match(tag, n - before, "</think>", p->at_end);
+    enum tag_match m = p->is_held ? TAG_NO : literal_match(tag, n - before, "</think>", p->at_end);
     if (m == TAG_YES) {
         end_text(p);
         p->pos += strlen("</think>");
@@ -634,6 +635,24 @@ void reply_add(struct reply_parser *p, const char *bytes, size_t n)
     memmove(p->in.data, p->in.data + p->pos, p->in.len - p->pos);
     p->in.len -= p->pos;
     p->pos = 0;
+}
+
+void reply_hold_thinking(struct reply_parser *p)
+{
+    assert(p->in_thinking && p->state == AT_START && p->in.len == 0);
+    p->is_held = true;
+}
+
+/* What was held back as the beginning of a tag was none. */
+void reply_end_thinking(struct reply_parser *p)
+{
+    assert(p->is_held && !p->has_ended && p->pos == 0);
+    put_text(p, REPLY_REASONING, p->in.data, p->in.len);
+    buf_clear(&p->in);
+    end_text(p);
+    send_piece(p);
+    p->is_held = false;
+    p->state = IN_CONTENT;
 }
 
 static bool is_blank(const struct buf *b)

@@ -169,7 +169,8 @@ struct reply_event {
  * Whatever the split of the input, the same events come with the same concatenated texts. Text that could be the start of
  * a tag is held back, at most about a kilobyte.
  *
- * Reasoning runs to </think>; tool-call markup in it is reasoning. A reply may begin with <think> whatever the prompt
+ * Reasoning runs to </think>, or, once reply_hold_thinking was called, to reply_end_thinking, and then may spell </think>;
+ * tool-call markup in it is reasoning. A reply may begin with <think> whatever the prompt
  * ended with. Content runs to a tool-call block; up to two newlines before the block belong to the block. An end-of-
  * sentence token as the very last text is swallowed; anywhere else it is text, as are other control tokens.
  *
@@ -196,6 +197,11 @@ typedef void (*reply_fn)(void *arg, const struct reply_event *ev);
 struct reply_parser *reply_open(bool in_thinking, reply_fn fn, void *arg);
 /* bytes: decoded text of the model, control tokens as their literal text. */
 void reply_add(struct reply_parser *p, const char *bytes, size_t n);
+/* Whoever feeds tokens knows which of them is the control token </think>, and the grammar of a reply begins behind that one:
+ * the thinking part then ends with reply_end_thinking alone, called in its stead, whatever the text spells. Before the first
+ * reply_add, of a parser that was opened in thinking. */
+void reply_hold_thinking(struct reply_parser *p);
+void reply_end_thinking(struct reply_parser *p);  /* once */
 void reply_end(struct reply_parser *p);           /* flushes what is held back, emits REPLY_END; once */
 int reply_n_calls(const struct reply_parser *p);  /* calls that were completed */
 void reply_close(struct reply_parser **p);

@@ -1,5 +1,6 @@
 /* One generation fed with scripted tokens: what a reply's text becomes as events, when it stops, what is counted. */
 #include "engine/engine.h"
+#include "text/grammar.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -141,6 +142,39 @@ static void test_thinking(void **state)
     float each = -logf((float)tokenizer_n_vocab(tokenizer)); /* of equal logits */
     assert_true(fabsf(l.logprob_sum / (float)l.n_tokens - each) < 1e-3f);
     buf_free(&l.text);
+}
+
+/* Spelled in ordinary tokens, the end of thinking is text: for the events, the counts, and a grammar, which begins behind
+ * the control token. */
+static void test_spelled_end(void **state)
+{
+    (void)state;
+    struct gen_params p = params();
+    struct grammar_store *store = grammar_store_open(tokenizer, tokenizer_n_vocab(tokenizer));
+    const struct grammar_spec spec = {.json_object = true};
+    const int32_t eos[1] = {EOS};
+    struct err e;
+    assert_int_equal(grammar_take(store, &spec, &p.grammar, &e), HD_OK);
+    p.in_thinking = true;
+    struct ids ids = {0};
+    static const char spelled[] = "so </think> it", json[] = "{}";
+    assert_int_equal(tokenizer_encode(tokenizer, spelled, strlen(spelled), false, &ids, NULL), HD_OK);
+    size_t n_thought = ids.n;
+    ids_add(&ids, tokenizer_id(tokenizer, "</think>"));
+    assert_int_equal(tokenizer_encode(tokenizer, json, strlen(json), false, &ids, NULL), HD_OK);
+    float *logits = xcalloc((size_t)tokenizer_n_vocab(tokenizer), sizeof *logits);
+    struct log l = {0};
+    struct generation *g = generation_open(tokenizer, tokenizer_n_vocab(tokenizer), eos, 1, &p, on_event, &l);
+    for (size_t i = 0; i < ids.n; i++)
+        assert_int_equal(generation_accept(g, ids.data[i], logits), i + 1 < ids.n);
+    assert_string_equal(l.text.data, "R:so </think> it|C:{}|END stop");
+    assert_int_equal(l.usage.reasoning_tokens, n_thought);
+    generation_close(&g);
+    grammar_release(&p.grammar);
+    grammar_store_close(&store);
+    buf_free(&l.text);
+    ids_free(&ids);
+    free(logits);
 }
 
 static const char CALL[] = "\n\n<\uff5cDSML\uff5ctool_calls>\n<\uff5cDSML\uff5cinvoke name=\"add\">\n"
@@ -372,6 +406,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content),
         cmocka_unit_test(test_thinking),
+        cmocka_unit_test(test_spelled_end),
         cmocka_unit_test(test_tools),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_length),

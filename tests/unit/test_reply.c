@@ -579,6 +579,47 @@ static void test_streams(void **state)
     check_stream("tests/data/streams/chat_completion_stream_tool.json");
 }
 
+/* Held thinking ends where the call says, with whatever was held back; tags that its text spells are text. */
+static void test_held_thinking(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *thought, *rest, *want;
+    } cases[] = {
+        {"a</think>b", "c", "|R:a</think>b|C:c|."},
+        {"a</thi", "nk>c", "|R:a</thi|C:nk>c|."},
+        {"<thi", "c", "|R:<thi|C:c|."},
+        {"<think>a", "</think>c", "|R:a|C:</think>c|."},
+        {"", "<think>c", "|C:<think>c|."},
+        {"a<｜end▁of▁sentence｜>", "c", "|R:a<｜end▁of▁sentence｜>|C:c|."},
+        {"a\xe6", "\xb7" "c", "|R:a\xef\xbf\xbd|C:\xef\xbf\xbd" "c|."},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        for (size_t piece = 1; piece < 40; piece += 38) {
+            struct trace t = {.last = -1};
+            struct reply_parser *p = reply_open(true, on_event, &t);
+            reply_hold_thinking(p);
+            const char *s = cases[i].thought;
+            for (size_t at = 0, n = strlen(s); at < n; at += piece)
+                reply_add(p, s + at, piece < n - at ? piece : n - at);
+            reply_end_thinking(p);
+            reply_add(p, cases[i].rest, strlen(cases[i].rest));
+            reply_end(p);
+            reply_close(&p);
+            assert_string_equal(t.text.data, cases[i].want);
+            trace_free(&t);
+        }
+    }
+    struct trace t = {.last = -1}; /* cut off in its thinking */
+    struct reply_parser *p = reply_open(true, on_event, &t);
+    reply_hold_thinking(p);
+    reply_add(p, "a</think>b</th", 14);
+    reply_end(p);
+    assert_string_equal(t.text.data, "|R:a</think>b</th|.");
+    reply_close(&p);
+    trace_free(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -586,6 +627,7 @@ int main(void)
         cmocka_unit_test(test_values), cmocka_unit_test(test_malformed), cmocka_unit_test(test_long_head),
         cmocka_unit_test(test_counts), cmocka_unit_test(test_streaming), cmocka_unit_test(test_random),
         cmocka_unit_test(test_size),   cmocka_unit_test(test_streams),   cmocka_unit_test(test_deep_value),
+        cmocka_unit_test(test_held_thinking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
