@@ -70,7 +70,7 @@ static struct spill_place place(const char *user, int n, int depth, int32_t *tok
     struct spill_key key = spill_key_of_user(user), parent = key;
     for (int d = 1; d <= depth; d++) {
         for (int i = 0; i < KV_PAGE_TOKENS; i++)
-            tokens[i] = n * 1000003 + d * 131 + i;
+            tokens[i] = (int32_t)(((uint32_t)n * 1000003 + (uint32_t)(d * 131 + i)) & INT32_MAX);
         parent = key;
         key = spill_key_next(key, tokens);
     }
@@ -496,12 +496,12 @@ static void test_killed_by_the_system(void **state)
         assert_true(child >= 0);
         if (child == 0)
             write_for_ever(&o, round * 1000, told[1]);
+        close(told[1]); /* so that a child that fails ends the reading below */
         for (uint32_t k = 5 + rng_below(&r, 60); k > 0; k--) /* it has begun, however slow the machine is */
             assert_int_equal(read(told[0], &byte, 1), 1);
         usleep(rng_below(&r, 3000));
         kill(child, SIGKILL);
         close(told[0]);
-        close(told[1]);
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFSIGNALED(status));
