@@ -55,12 +55,12 @@ static void write_stop(const struct api_answer *a, struct buf *out)
         out_null(out, "stop_sequence");
 }
 
-static void write_part(const struct api_part *p, struct buf *out)
+static void write_part(const struct api_answer *a, const struct api_part *p, struct buf *out)
 {
     out_open(out, NULL, '{');
     if (p->kind == PART_REASONING) {
         out_str(out, "type", "thinking");
-        out_text(out, "thinking", p->text.data, p->text.len);
+        out_text(out, "thinking", p->text.data, a->req->omits_thinking ? 0 : p->text.len);
         write_signature(p, out);
     } else if (p->kind == PART_TEXT) {
         out_str(out, "type", "text");
@@ -84,7 +84,7 @@ static void write_message(const struct api_answer *a, const char *key, bool begi
     out_open(out, "content", '[');
     for (int i = 0; i < a->n_parts && !begins; i++)
         if (!a->parts[i].broken)
-            write_part(&a->parts[i], out);
+            write_part(a, &a->parts[i], out);
     out_close(out, ']');
     write_stop(a, out);
     write_usage(a, out);
@@ -198,7 +198,8 @@ static void anthropic_event(struct api_answer *a, const struct api_event *ev, st
         break;
     case API_REASONING:
         block_open(a, ev->part, out);
-        block_delta(a, "thinking_delta", "thinking", ev->text, ev->n, out);
+        if (!a->req->omits_thinking)
+            block_delta(a, "thinking_delta", "thinking", ev->text, ev->n, out);
         break;
     case API_TEXT:
         block_open(a, ev->part, out);

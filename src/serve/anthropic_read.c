@@ -14,6 +14,7 @@ struct reading {
     json_t *messages; /* in the engine's form */
     json_t *calls;    /* ids of tool_use blocks so far, as keys */
     json_t *loaded;   /* names of tools that results refer to, as keys */
+    bool asks_thinking; /* the request itself says whether to think, by field or by model name */
 };
 
 /* Clients put a line of accounting before their prompt that changes from request to request. */
@@ -137,7 +138,7 @@ static int read_tool_use(struct reading *r, size_t i, const json_t *block, json_
 }
 
 static int read_assistant_block(struct reading *r, size_t i, const json_t *block, struct buf *text, struct buf *thinking,
-                                json_t *calls)
+                                json_t *calls, bool *has_thinking)
 {
     const char *type = json_string_value(field_get(block, "type"));
     if (type != NULL && strcmp(type, "tool_use") == 0)
@@ -148,6 +149,7 @@ static int read_assistant_block(struct reading *r, size_t i, const json_t *block
         return api_fail(r->e, API_BAD, "messages.%zu: thinking.thinking: Field required", i);
     if (words == NULL)
         return -1;
+    *has_thinking |= thinks;
     buf_add(thinks ? thinking : text, json_string_value(words), json_string_length(words));
     return 0;
 }
@@ -157,14 +159,15 @@ static int read_assistant(struct reading *r, size_t i, const json_t *content)
     struct buf text = {0}, thinking = {0};
     json_t *calls = json_array(), *block, *m;
     size_t k;
+    bool has_thinking = false; /* its text is empty where the answer left it out */
     int rc = 0;
     json_array_foreach((json_t *)(uintptr_t)content, k, block) {
         if (rc == 0)
-            rc = read_assistant_block(r, i, block, &text, &thinking, calls);
+            rc = read_assistant_block(r, i, block, &text, &thinking, calls, &has_thinking);
     }
     m = json_pack("{s:s, s:o}", "role", "assistant", "content", json_stringn(text.len ? text.data : "", text.len));
-    if (thinking.len > 0)
-        json_object_set_new(m, "reasoning_content", json_stringn(thinking.data, thinking.len));
+    if (has_thinking)
+        json_object_set_new(m, "reasoning_content", json_stringn(thinking.len ? thinking.data : "", thinking.len));
     if (json_array_size(calls) > 0)
         json_object_set(m, "tool_calls", calls);
     json_decref(calls);
@@ -252,6 +255,17 @@ static int read_messages(struct reading *r, const json_t *body)
 
 /* ---------------------------------------------------------------- the rest of a request */
 
+/* How the thinking is shown: in full (there are no summaries), or as blocks with an empty text and their signature. */
+static int read_display(struct reading *r, const json_t *thinking)
+{
+    const json_t *v = field_get(thinking, "display");
+    const char *display = json_string_value(v);
+    r->q->omits_thinking = display != NULL && strcmp(display, "omitted") == 0;
+    if (v != NULL && !r->q->omits_thinking && (display == NULL || strcmp(display, "summarized") != 0))
+        return api_fail(r->e, API_BAD, "thinking.display: must be summarized or omitted");
+    return 0;
+}
+
 static int read_thinking(struct reading *r, const json_t *body, int think)
 {
     const json_t *v = field_get(body, "thinking"), *config = field_get(body, "output_config");
@@ -263,6 +277,9 @@ static int read_thinking(struct reading *r, const json_t *body, int think)
         return api_fail(r->e, API_BAD, "thinking.type: must be enabled, disabled or adaptive");
     if (effort != NULL && (!field_is_text(effort) || !chat_effort_parse(json_string_value(effort), &level)))
         return api_fail(r->e, API_BAD, "output_config.effort: must be low, medium, high, xhigh or max");
+    if (read_display(r, v) != 0)
+        return -1;
+    r->asks_thinking = type != NULL || think != 0;
     r->q->thinking = (type == NULL ? think >= 0 : known) && level != EFFORT_NONE;
     json_object_set_new(r->q->gen, "thinking", json_pack("{s:s}", "type", r->q->thinking ? "enabled" : "disabled"));
     if (effort != NULL && r->q->thinking)
@@ -303,6 +320,17 @@ static int read_tool(struct reading *r, size_t i, const json_t *tool, json_t *to
     return 0;
 }
 
+/* A forced call needs thinking off. Anthropic's own default is off, so a client that says nothing of thinking means that. */
+static int force_call(struct reading *r, json_t *choice)
+{
+    if (!r->asks_thinking && r->q->thinking) {
+        r->q->thinking = false;
+        json_object_set_new(r->q->gen, "thinking", json_pack("{s:s}", "type", "disabled"));
+        json_object_del(r->q->gen, "reasoning_effort");
+    }
+    return rules_forced_call(r->q, choice, r->e);
+}
+
 static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
 {
     const json_t *v = field_get(body, "tool_choice"), *name = field_get(v, "name");
@@ -321,7 +349,7 @@ static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
         return api_fail(r->e, API_BAD, "tool_choice.name: Field required");
     json_t *choice = forced ? json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name)
                             : json_string("required");
-    return rules_forced_call(r->q, choice, r->e);
+    return force_call(r, choice);
 }
 
 /* Such a tool is no part of the prompt until a result refers to it. */

@@ -59,6 +59,7 @@ struct api_req {
     bool include_cost, include_cache_reason; /* what the answer's usage says beyond the dialect's own fields */
     bool thinking;
     bool has_tools;
+    bool omits_thinking; /* Messages: the answer's thinking blocks have no text */
     bool for_count;     /* set before reading: only the prompt counts */
     int n_top_logprobs;
     bool logprobs;

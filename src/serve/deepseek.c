@@ -164,7 +164,7 @@ static int read_thinking(struct reading *r, const json_t *body, int think)
     return 0;
 }
 
-/* Without tools the choice has no meaning; a forced call needs a grammar, which this server does not have. */
+/* none: the schemas are no part of the prompt. */
 static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
 {
     const json_t *v = field_get(body, "tool_choice");

@@ -46,10 +46,8 @@ static void write_date(struct buf *out, const char *key, int64_t seconds)
 }
 
 /* Anthropic's form. */
-static void write_anthropic(struct buf *out, const struct api_env *env)
+static void write_anthropic_model(struct buf *out, const struct api_env *env)
 {
-    out_open(out, NULL, '{');
-    out_open(out, "data", '[');
     out_open(out, NULL, '{');
     out_str(out, "type", "model");
     out_str(out, "id", env->model);
@@ -57,7 +55,15 @@ static void write_anthropic(struct buf *out, const struct api_env *env)
     write_date(out, "created_at", env->created);
     out_int(out, "max_input_tokens", env->context_tokens);
     out_int(out, "max_tokens", output_max(env));
-    buf_str(out, "}]");
+    out_close(out, '}');
+}
+
+static void write_anthropic_list(struct buf *out, const struct api_env *env)
+{
+    out_open(out, NULL, '{');
+    out_open(out, "data", '[');
+    write_anthropic_model(out, env);
+    out_close(out, ']');
     out_bool(out, "has_more", false);
     out_str(out, "first_id", env->model);
     out_str(out, "last_id", env->model);
@@ -92,10 +98,15 @@ static void write_codex(struct buf *out, const struct api_env *env)
     buf_str(out, ",\"experimental_supported_tools\":[]}]");
 }
 
+static bool is_for_anthropic(const struct exchange *x)
+{
+    return x->route->dialect == &dialect_anthropic || http_header(x, "anthropic-version") != NULL;
+}
+
 void models_run(struct exchange *x)
 {
-    if (x->route->dialect == &dialect_anthropic || http_header(x, "anthropic-version") != NULL) {
-        write_anthropic(&x->out, &x->server->env);
+    if (is_for_anthropic(x)) {
+        write_anthropic_list(&x->out, &x->server->env);
         exchange_reply_json(x);
         return;
     }
@@ -119,6 +130,6 @@ void models_one_run(struct exchange *x)
         exchange_fail(x, &e);
         return;
     }
-    write_model(&x->out, &x->server->env);
+    (is_for_anthropic(x) ? write_anthropic_model : write_model)(&x->out, &x->server->env);
     exchange_reply_json(x);
 }

@@ -389,6 +389,8 @@ def models(s):
     equal(request(s.port, "GET", "/v1/models?client_version=1")[2]["models"][0]["slug"], "deepseek-v4-flash", "for Codex")
     equal(request(s.port, "GET", "/models/deepseek-chat")[2]["object"], "model", "one model by an alias")
     equal(request(s.port, "GET", "/models/gpt-5")[0], 404, "status of an unknown model")
+    equal(request(s.port, "GET", "/beta/models/deepseek-chat")[2]["object"], "model", "one model under /beta")
+    equal(request(s.port, "GET", "/v1/user/balance")[2]["is_available"], True, "the balance under /v1")
     for path, headers in (("/anthropic/v1/models?limit=1000", {}), ("/v1/models", {"anthropic-version": "2023-06-01"})):
         got = request(s.port, "GET", path, None, headers)[2]
         equal((got["data"][0]["type"], got["has_more"]), ("model", False), "Anthropic's list")

@@ -206,6 +206,31 @@ def messages_tools(c):
     equal(r.content[-1].text, "Sunny.")
 
 
+def messages_omitted(c):
+    """Thinking that is not shown: blocks without its text, which come back so and stand for what was thought."""
+    ask = {"model": MODEL, "max_tokens": 200, "messages": user("CALL"), "tools": A_TOOLS}
+    omitted = {"extra_body": {"thinking": {"type": "adaptive", "display": "omitted"}}}
+    full = c.messages.create(**ask, extra_body={"thinking": {"type": "adaptive", "display": "summarized"}})
+    m = c.messages.create(**ask, **omitted)
+    equal([b.type for b in m.content], [b.type for b in full.content])
+    equal((m.content[0].thinking, len(m.content[0].signature) > 0, full.content[0].thinking), ("", True, "I look."))
+    with c.messages.stream(**ask, **omitted) as s:
+        kinds = [e.delta.type for e in s if e.type == "content_block_delta" and e.index == 0]
+        streamed = s.get_final_message()
+    equal(kinds, ["signature_delta"], "deltas of the thinking block")
+    equal((streamed.content[0].thinking, streamed.content[0].signature), ("", m.content[0].signature))
+    counts = [c.messages.count_tokens(model=MODEL, tools=A_TOOLS, messages=ask["messages"] + [
+        {"role": "assistant", "content": [b.model_dump(exclude_none=True) for b in answer.content]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": b.id, "content": "x"}
+                                     for b in answer.content if b.type == "tool_use"]}]).input_tokens for answer in (full, streamed)]
+    equal(counts[1], counts[0], "tokens of a history with omitted thinking")
+    try:
+        c.messages.create(**ask, extra_body={"thinking": {"type": "enabled", "display": "loud"}})
+        return "an unknown display was taken"
+    except anthropic.BadRequestError as e:
+        equal("thinking.display" in e.body["error"]["message"], True, "the refusal")
+
+
 def messages_stop(c):
     m = c.messages.create(model=MODEL, max_tokens=100, messages=user("PLAIN"), stop_sequences=["wor"],
                           thinking={"type": "disabled"})
@@ -253,6 +278,8 @@ async def messages_async(url):
 
 def a_models(c):
     equal([m.id for m in c.models.list(limit=1000)], [MODEL])
+    m = c.models.retrieve("claude-x")
+    equal((m.id, m.type, m.display_name), (MODEL, "model", MODEL), "one model")
 
 
 with Scripted(SCRIPT) as s:
@@ -267,7 +294,7 @@ with Scripted(SCRIPT) as s:
         check(f"openai, responses: {name}", lambda: test(c))
     a = anthropic.Anthropic(base_url=s.url + "/anthropic", api_key="x")
     for name, test in (("an answer", messages), ("a stream of calls and their results", messages_tools),
-                       ("stop reasons", messages_stop), ("counting tokens", messages_count),
+                       ("omitted thinking", messages_omitted), ("stop reasons", messages_stop), ("counting tokens", messages_count),
                        ("the attribution line", messages_attribution), ("refusals", messages_errors), ("models", a_models)):
         check(f"anthropic: {name}", lambda: test(a))
     check("anthropic: asynchronous", lambda: asyncio.run(messages_async(s.url)))

@@ -164,6 +164,9 @@ def messages(a):
         if "disable_parallel_tool_use" in choice:
             equal(len(m.content), 1, "calls")
         judge_calls([(b.name, b.input) for b in m.content])
+    ask.pop("thinking") # where a request says nothing of thinking, a forced call switches it off, as Anthropic's default is
+    m = a.messages.create(tool_choice={"type": "tool", "name": "forecast"}, extra_body={"output_config": {"effort": "low"}}, **ask)
+    equal((m.stop_reason, {b.type for b in m.content}, {b.name for b in m.content}), ("tool_use", {"tool_use"}, {"forecast"}))
     m = a.messages.create(model=MODEL, max_tokens=2000, messages=user(), extra_body={
         **OFF, "output_config": {"format": {"type": "json_schema", "schema": CITY}}})
     jsonschema.validate(json.loads(m.content[0].text), CITY)
@@ -182,12 +185,13 @@ def refusals(c, a):
             return f"{more} was taken"
         except openai.BadRequestError as e:
             equal(text in e.body["message"], True, f"{text!r} in {e.body['message']!r}")
-    try:
-        a.messages.create(model=MODEL, max_tokens=9, messages=user(), tool_choice={"type": "any"},
-                          tools=[{"name": "f", "input_schema": FLAG}])
-        return "a forced call while thinking was taken"
-    except anthropic.BadRequestError as e:
-        equal("Thinking mode" in e.body["error"]["message"], True, "the refusal")
+    for thinking in ({"type": "enabled", "budget_tokens": 1024}, {"type": "adaptive"}):
+        try:
+            a.messages.create(model=MODEL, max_tokens=2000, messages=user(), tool_choice={"type": "any"}, thinking=thinking,
+                              tools=[{"name": "f", "input_schema": FLAG}])
+            return "a forced call while thinking was taken"
+        except anthropic.BadRequestError as e:
+            equal("Thinking mode" in e.body["error"]["message"], True, "the refusal")
 
 
 def embedded():
