@@ -1,8 +1,6 @@
 /* Messages, on the way in: blocks to messages in the form of the chat API, and the rest of a request. */
 #include "serve/anthropic.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---------------------------------------------------------------- content of messages */
@@ -268,7 +266,9 @@ static int read_display(struct reading *r, const json_t *thinking)
 
 static int read_thinking(struct reading *r, const json_t *body, int think)
 {
-    const json_t *v = field_get(body, "thinking"), *config = field_get(body, "output_config");
+    const json_t *v = field_get(body, "thinking"), *config;
+    if (field_object(body, "output_config", &config, r->e) != 0)
+        return -1;
     const json_t *effort = field_get(config, "effort");
     const char *type = json_string_value(field_get(v, "type"));
     enum chat_effort level = EFFORT_HIGH;
@@ -385,18 +385,15 @@ static int read_tools(struct reading *r, const json_t *body)
     return rc;
 }
 
-/* Clients put texts of many forms there; one that is no plain name stands under its hash. */
-static void read_metadata(struct reading *r, const json_t *body)
+/* Clients put texts of many forms there; they stand under their hash. */
+static int read_metadata(struct reading *r, const json_t *body)
 {
-    const json_t *user = field_get(field_get(body, "metadata"), "user_id");
-    uint64_t h = 0;
-    char name[32];
-    if (!field_is_text(user))
-        return;
-    for (size_t i = 0; i < json_string_length(user); i++)
-        h = mix64(h ^ (unsigned char)json_string_value(user)[i]);
-    snprintf(name, sizeof name, "m-%016" PRIx64, h);
-    json_object_set_new(r->q->gen, "user_id", json_string(name));
+    const json_t *metadata, *user;
+    if (field_object(body, "metadata", &metadata, r->e) != 0 || field_text(metadata, "user_id", &user, r->e) != 0)
+        return -1;
+    if (user != NULL)
+        rules_user_text(r->q, json_string_value(user), json_string_length(user));
+    return 0;
 }
 
 int anthropic_read(struct api_req *q, const json_t *body, const struct api_env *env, struct api_error *e)
@@ -415,7 +412,7 @@ int anthropic_read(struct api_req *q, const json_t *body, const struct api_env *
                     rules_max_tokens(q, body, "max_tokens", e) != 0 || rules_stop(q, body, "stop_sequences", e) != 0))
         rc = -1;
     if (rc == 0)
-        read_metadata(&r, body);
+        rc = read_metadata(&r, body);
     json_decref(r.calls);
     json_decref(r.loaded);
     return rc;

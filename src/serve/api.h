@@ -187,6 +187,10 @@ int rules_sampling(struct api_req *q, const json_t *body, const struct api_env *
 int rules_max_tokens(struct api_req *q, const json_t *body, const char *key, struct api_error *e);
 int rules_stop(struct api_req *q, const json_t *body, const char *key, struct api_error *e);
 int rules_user(struct api_req *q, const json_t *user, struct api_error *e);
+/* A user's name in a dialect that takes any text: one that rules_user would not take stands under its hash. */
+void rules_user_text(struct api_req *q, const char *user, size_t n);
+/* frequency_penalty, presence_penalty: numbers without effect. */
+int rules_penalties(const json_t *body, struct api_error *e);
 /* A choice in the engine's form ("required" or a named function) that forces a call: refused while thinking, as
  * officially. Takes the reference. */
 int rules_forced_call(struct api_req *q, json_t *choice, struct api_error *e);
@@ -207,6 +211,7 @@ int field_extras(const json_t *body, struct api_req *q, struct api_error *e);
 int field_int(const json_t *o, const char *key, int64_t *out, bool *given, struct api_error *e);
 int field_real(const json_t *o, const char *key, double *out, bool *given, struct api_error *e);
 int field_text(const json_t *o, const char *key, const json_t **out, struct api_error *e);
+int field_object(const json_t *o, const char *key, const json_t **out, struct api_error *e);
 int field_type_error(struct api_error *e, const char *path, const json_t *v, const char *expected);
 int field_missing(struct api_error *e, const char *path, const char *key);
 /* Copies a field of another name into the engine's request when it is given. */

@@ -110,18 +110,23 @@ static int read_max_tokens(struct api_req *q, const json_t *body, struct api_err
 static int completions_read(struct api_req *q, const json_t *body, const struct api_env *env, struct api_error *e)
 {
     struct api_env free_env = *env; /* temperature and top_p mean here what they say */
-    int64_t n = 1;
+    int64_t n = 1, best_of = 1;
     bool given;
     int think;
     free_env.free_sampling = true;
     q->gen = json_object();
     if (rules_model(body, env, &think, e) != 0 || read_prompt(q, body, env, e) != 0 || read_stream(q, body, e) != 0 ||
-        field_int(body, "n", &n, &given, e) != 0 || read_logprobs(q, body, e) != 0 ||
+        field_int(body, "n", &n, &given, e) != 0 || field_int(body, "best_of", &best_of, &given, e) != 0 ||
+        rules_penalties(body, e) != 0 || read_logprobs(q, body, e) != 0 ||
         rules_sampling(q, body, &free_env, e) != 0 || read_max_tokens(q, body, e) != 0 ||
         rules_stop(q, body, "stop", e) != 0 || field_extras(body, q, e) != 0)
         return -1;
     if (n != 1)
         return api_fail(e, API_BAD, "Invalid n value (currently only n = 1 is supported)");
+    if (best_of != 1)
+        return api_fail(e, API_BAD, "best_of is not supported: one completion is made");
+    if (json_object_size(field_get(body, "logit_bias")) > 0)
+        return api_fail(e, API_BAD, "logit_bias is not supported");
     return 0;
 }
 

@@ -281,6 +281,8 @@ static int read_refused(struct reading *r, const json_t *body)
         return -1;
     if (n != 1)
         return api_fail(r->e, API_BAD, "Invalid n value (currently only n = 1 is supported)");
+    if (rules_penalties(body, r->e) != 0)
+        return -1;
     if (json_object_size(field_get(body, "logit_bias")) > 0)
         return api_fail(r->e, API_BAD, "logit_bias is not supported");
     if (json_array_size(field_get(body, "functions")) > 0)

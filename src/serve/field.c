@@ -118,6 +118,15 @@ int field_text(const json_t *o, const char *key, const json_t **out, struct api_
     return 0;
 }
 
+int field_object(const json_t *o, const char *key, const json_t **out, struct api_error *e)
+{
+    const json_t *v = field_get(o, key);
+    if (v != NULL && !json_is_object(v))
+        return field_type_error(e, key, v, "a map");
+    *out = v;
+    return 0;
+}
+
 void field_copy(json_t *to, const char *to_key, const json_t *from, const char *key)
 {
     json_t *v = field_get(from, key);

@@ -197,6 +197,8 @@ static int add_tool(struct reading *r, const json_t *tool, json_t *to)
 {
     const char *type = json_string_value(field_get(tool, "type")), *name = json_string_value(field_get(tool, "name"));
     json_t *f;
+    if (!json_is_object(tool))
+        return field_type_error(r->e, "tools", tool, "a sequence of maps");
     if (is(type, "custom")) {
         if (!is(name, "apply_patch"))
             return api_fail(r->e, API_BAD, "custom tools other than apply_patch are not supported");
@@ -207,8 +209,8 @@ static int add_tool(struct reading *r, const json_t *tool, json_t *to)
         field_copy(f, "name", tool, "name");
         field_copy(f, "description", tool, "description");
         field_copy(f, "parameters", tool, "parameters");
-        if (json_is_true(field_get(tool, "strict")))
-            json_object_set_new(f, "strict", json_true());
+        if (!json_is_false(field_get(tool, "strict")))
+            field_copy(f, "strict", tool, "strict");
     } else
         return 0; /* tools that a service runs itself are ignored, as the official service does */
     json_array_append_new(to, json_pack("{s:s, s:o}", "type", "function", "function", f));
@@ -260,7 +262,10 @@ static int read_tools(struct reading *r, const json_t *body)
 
 static int read_reasoning(struct reading *r, const json_t *body, int think)
 {
-    const json_t *effort = field_get(field_get(body, "reasoning"), "effort");
+    const json_t *reasoning;
+    if (field_object(body, "reasoning", &reasoning, r->e) != 0)
+        return -1;
+    const json_t *effort = field_get(reasoning, "effort");
     enum chat_effort level = think < 0 ? EFFORT_NONE : EFFORT_HIGH;
     if (effort != NULL && (!field_is_text(effort) || !chat_effort_parse(json_string_value(effort), &level)))
         return api_fail(r->e, API_BAD, "reasoning.effort must be one of none, low, high, max");
@@ -273,10 +278,14 @@ static int read_reasoning(struct reading *r, const json_t *body, int think)
 
 static int read_format(struct reading *r, const json_t *body)
 {
-    const json_t *format = field_get(field_get(body, "text"), "format");
+    const json_t *text, *format;
+    if (field_object(body, "text", &text, r->e) != 0 || field_object(text, "format", &format, r->e) != 0)
+        return -1;
     const char *type = json_string_value(field_get(format, "type"));
-    if (type == NULL || is(type, "text"))
+    if (format == NULL || is(type, "text"))
         return 0;
+    if (type == NULL)
+        return field_missing(r->e, "text.format", "type");
     if (is(type, "json_schema"))
         return rules_schema(r->q, field_get(format, "schema"), "text.format.schema", r->e);
     if (!is(type, "json_object"))
@@ -328,6 +337,15 @@ static void keep_echo(struct reading *r, const json_t *body)
         field_copy(r->q->echo, keys[i], body, keys[i]);
 }
 
+/* For OpenAI's clients a user is any text. */
+static int read_user(struct reading *r, const json_t *user)
+{
+    struct api_error plain = {0};
+    if (rules_user(r->q, user, &plain) != 0)
+        rules_user_text(r->q, json_string_value(user), json_string_length(user));
+    return 0;
+}
+
 int responses_read(struct api_req *q, const json_t *body, const struct api_env *env, struct api_error *e)
 {
     struct reading r = {.q = q, .env = env, .e = e, .calls = json_object()};
@@ -343,7 +361,7 @@ int responses_read(struct api_req *q, const json_t *body, const struct api_env *
                     rules_max_tokens(q, body, "max_output_tokens", e) != 0 || field_text(body, "user", &user, e) != 0))
         rc = -1;
     if (rc == 0)
-        rc = rules_user(q, user, e);
+        rc = read_user(&r, user);
     json_decref(r.calls);
     return rc;
 }

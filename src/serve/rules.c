@@ -33,6 +33,7 @@ static int check_tool(size_t i, const json_t *tool, json_t *seen, struct api_err
 {
     const json_t *f = field_get(tool, "function"), *name = field_get(f, "name"), *schema = field_get(f, "parameters");
     const char *type = json_string_value(field_get(tool, "type"));
+    bool strict;
     if (type == NULL || strcmp(type, "function") != 0 || !json_is_object(f))
         return api_fail(e, API_TYPE, "Failed to deserialize the JSON body into the target type: tools[%zu]: expected "
                         "an object of type `function`", i);
@@ -44,7 +45,7 @@ static int check_tool(size_t i, const json_t *tool, json_t *seen, struct api_err
     if (schema != NULL && !json_is_object(schema))
         return api_fail(e, API_BAD, "Invalid 'tools[%zu].function.parameters': expected an object.", i);
     json_object_set_new(seen, json_string_value(name), json_true());
-    return 0;
+    return field_bool(f, "strict", &strict, e);
 }
 
 int rules_tools(const json_t *tools, struct api_error *e)
@@ -257,4 +258,21 @@ int rules_user(struct api_req *q, const json_t *user, struct api_error *e)
                         USER_BYTES_MAX);
     json_object_set_new(q->gen, "user_id", json_string(json_string_value(user)));
     return 0;
+}
+
+void rules_user_text(struct api_req *q, const char *user, size_t n)
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < n; i++)
+        h = mix64(h ^ (unsigned char)user[i]);
+    json_object_set_new(q->gen, "user_id", json_sprintf("m-%016" PRIx64, h));
+}
+
+int rules_penalties(const json_t *body, struct api_error *e)
+{
+    double value;
+    bool given;
+    if (field_real(body, "frequency_penalty", &value, &given, e) != 0)
+        return -1;
+    return field_real(body, "presence_penalty", &value, &given, e);
 }

@@ -150,6 +150,9 @@ REFUSALS = [
     ("a call without a result", 400, "insufficient tool messages",
      {"model": "deepseek-chat", "messages": [ASSISTANT_CALL, {"role": "user", "content": "x"}]}),
     ("two tools of one name", 400, "unique", body("x", tools=[TOOL, TOOL])),
+    ("a penalty that is text", 422, "frequency_penalty: invalid type: string", body("x", frequency_penalty="1")),
+    ("a tool whose strict is text", 422, "strict: invalid type", body("x", tools=[
+        {"type": "function", "function": {"name": "f", "strict": "yes"}}])),
     ("a logit_bias", 400, "logit_bias", body("x", logit_bias={"1": 5})),
     ("a user id with spaces", 400, "user_id", body("x", user_id="a b")),
     ("seventeen stop strings", 400, "stop", body("x", stop=["a"] * 17)),
@@ -158,6 +161,23 @@ REFUSALS = [
     ("an array", 422, "expected a map", b"[]"),
     ("invalid UTF-8", 400, "Failed to parse", b'{"model": "\xff"}'),
 ]
+
+
+def refusals_elsewhere(s):
+    """What has the wrong type or would change the answer is refused in the other dialects too."""
+    for path, more, status, text in (
+            ("/responses", {"reasoning": 5}, 422, "reasoning: invalid type"), ("/responses", {"text": 5}, 422, "text: invalid type"),
+            ("/responses", {"text": {"format": 5}}, 422, "format: invalid type"),
+            ("/responses", {"text": {"format": {}}}, 422, "missing field `type`"), ("/responses", {"tools": [5]}, 422, "tools: invalid"),
+            ("/responses", {"tools": [{"type": "function", "name": "a", "strict": 1}]}, 422, "strict: invalid type"),
+            ("/responses", {"tools": [], "tool_choice": {"type": "allowed_tools"}}, 400, "tool_choice"),
+            ("/v1/messages", {"output_config": 5}, 400, "output_config"), ("/v1/messages", {"metadata": 5}, 400, "metadata"),
+            ("/v1/messages", {"output_config": {"format": 5}}, 400, "json_schema"),
+            ("/beta/completions", {"best_of": 2}, 400, "best_of"), ("/beta/completions", {"logit_bias": {"1": 1}}, 400, "logit_bias"),
+            ("/beta/completions", {"presence_penalty": []}, 422, "presence_penalty")):
+        got_status, _, got = post(s.port, path, {**body("x"), "input" if path == "/responses" else "prompt": "x", "max_tokens": 9, **more})
+        equal((got_status, text in got["error"]["message"]), (status, True), f"{path} {more}: {got!r}")
+    equal(post(s.port, "/responses", {"model": "deepseek-chat", "input": "x", "user": "me@example.com"})[0], 200, "any user")
 
 
 def stop_string(s):
@@ -436,6 +456,7 @@ with Scripted(SCRIPT) as s:
     check("a stream with thinking and a call", lambda: stream_call(s))
     check("a malformed call", lambda: broken_call(s))
     check("a call that is cut", lambda: cut_call(s))
+    check("refusals in the other dialects", lambda: refusals_elsewhere(s))
     check("a stop string", lambda: stop_string(s))
     check("max_tokens", lambda: length(s))
     check("tool_choice none renders no schemas", lambda: no_schemas(s))
