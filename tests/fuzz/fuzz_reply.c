@@ -1,5 +1,6 @@
 /* Any text through the reply parser: no crash, the same events for any split, complete arguments are JSON objects.
- * Input: a byte of options (bit 0: in thinking, the rest: size of the pieces), then the text. */
+ * Input: a byte of options (bit 0: in thinking, bit 7: which a call ends after half of the text, the rest: size of the
+ * pieces), then the text. */
 #include "text/text.h"
 
 #include <stdlib.h>
@@ -39,12 +40,24 @@ static void on_event(void *arg, const struct reply_event *ev)
     }
 }
 
-static void parse(struct seen *s, const char *text, size_t n, bool in_thinking, size_t piece)
+static void feed(struct reply_parser *p, const char *text, size_t n, size_t piece)
 {
-    s->last = -1;
-    struct reply_parser *p = reply_open(in_thinking, on_event, s);
     for (size_t i = 0; i < n; i += piece)
         reply_add(p, text + i, n - i < piece ? n - i : piece);
+}
+
+static void parse(struct seen *s, const char *text, size_t n, unsigned options, size_t piece)
+{
+    s->last = -1;
+    struct reply_parser *p = reply_open(options & 1, on_event, s);
+    size_t n_held = 0;
+    if ((options & 129) == 129) {
+        n_held = n / 2;
+        reply_hold_thinking(p);
+        feed(p, text, n_held, piece);
+        reply_end_thinking(p);
+    }
+    feed(p, text + n_held, n - n_held, piece);
     reply_end(p);
     reply_close(&p);
 }
@@ -55,8 +68,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     const char *text = (const char *)data + 1;
     struct seen whole = {0}, pieces = {0};
-    parse(&whole, text, size - 1, data[0] & 1, size);
-    parse(&pieces, text, size - 1, data[0] & 1, 1 + (data[0] >> 1) % 16);
+    parse(&whole, text, size - 1, data[0], size);
+    parse(&pieces, text, size - 1, data[0], 1 + (data[0] >> 1) % 16);
     require(whole.events.len == pieces.events.len && memcmp(whole.events.data, pieces.events.data, whole.events.len) == 0);
     buf_free(&whole.events);
     buf_free(&whole.args);
