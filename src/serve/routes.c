@@ -70,19 +70,14 @@ static const struct route routes[] = {
     {METHOD_GET, "/anthropic/v1/models/*", &dialect_anthropic, models_one_run, false},
     {METHOD_POST, "/responses", &dialect_responses, exchange_generate, false},
     {METHOD_POST, "/v1/responses", &dialect_responses, exchange_generate, false},
-    {METHOD_GET, "/files", &dialect_deepseek, files_run, false},
-    {METHOD_GET, "/files/*", &dialect_deepseek, files_run, false},
-    {METHOD_GET, "/v1/files", &dialect_deepseek, files_run, false},
-    {METHOD_GET, "/v1/files/*", &dialect_deepseek, files_run, false},
-    {METHOD_GET, "/anthropic/v1/files", &dialect_anthropic, files_run, false},
-    {METHOD_GET, "/anthropic/v1/files/*", &dialect_anthropic, files_run, false},
-    {METHOD_GET, "/responses/*", &dialect_responses, stored_responses_run, false},
-    {METHOD_GET, "/v1/responses/*", &dialect_responses, stored_responses_run, false},
-    {METHOD_POST, "/files", &dialect_deepseek, files_run, false},
-    {METHOD_POST, "/v1/files", &dialect_deepseek, files_run, false},
-    {METHOD_POST, "/anthropic/v1/files", &dialect_anthropic, files_run, false},
-    {METHOD_POST, "/responses/*", &dialect_responses, stored_responses_run, false},
-    {METHOD_POST, "/v1/responses/*", &dialect_responses, stored_responses_run, false},
+    {METHOD_ANY, "/files", &dialect_deepseek, files_run, false},
+    {METHOD_ANY, "/files/*", &dialect_deepseek, files_run, false},
+    {METHOD_ANY, "/v1/files", &dialect_deepseek, files_run, false},
+    {METHOD_ANY, "/v1/files/*", &dialect_deepseek, files_run, false},
+    {METHOD_ANY, "/anthropic/v1/files", &dialect_anthropic, files_run, false},
+    {METHOD_ANY, "/anthropic/v1/files/*", &dialect_anthropic, files_run, false},
+    {METHOD_ANY, "/responses/*", &dialect_responses, stored_responses_run, false},
+    {METHOD_ANY, "/v1/responses/*", &dialect_responses, stored_responses_run, false},
 };
 
 /* Requests that no route takes. */
@@ -104,7 +99,7 @@ const struct route *route_find(const char *method, const char *path, const char 
     for (size_t i = 0; i < COUNT_OF(routes); i++) {
         if (!matches(routes[i].path, path, rest))
             continue;
-        if (routes[i].method == METHOD_POST ? post : get)
+        if (routes[i].method == METHOD_ANY || (routes[i].method == METHOD_POST ? post : get))
             return &routes[i];
         other = &routes[i];
     }

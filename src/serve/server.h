@@ -31,7 +31,7 @@ struct metrics {
 };
 
 struct exchange;
-enum method { METHOD_GET, METHOD_POST };
+enum method { METHOD_GET, METHOD_POST, METHOD_ANY };
 
 struct route {
     enum method method;

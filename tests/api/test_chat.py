@@ -337,6 +337,9 @@ def paths(s):
     refused(s, 404, "Files are not supported", {}, "/v1/files")
     refused(s, 404, "neither stored nor compacted", {}, "/v1/responses/compact")
     equal(request(s.port, "GET", "/anthropic/v1/files/x")[2]["error"]["type"], "not_found_error", "Anthropic's form")
+    for path, text in (("/files/x", "Files are not"), ("/v1/responses/x", "neither stored"), ("/anthropic/v1/files/x", "Files are not")):
+        status, _, got = request(s.port, "DELETE", path)
+        equal((status, text in got["error"]["message"]), (404, True), f"DELETE {path}")
     refused(s, 400, "completions api is only available when using beta api", {}, "/completions")
 
 
