@@ -1,6 +1,7 @@
 /* Cache hits on the embedded model: a request that goes on from cached pages gives the bits of a fresh one, at every kind
  * of boundary, alone and in company, in all numerics. */
 #include "engine/engine.h"
+#include "reply_bits.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,17 +10,9 @@
 
 #include <cmocka.h>
 
-enum { N_REPLY = 3, N_TOP = 20, N_COMPANY = 3, T_MAX = 2100 };
+enum { N_COMPANY = 3, T_MAX = 2100 };
 
 static const int lengths[] = {129, 257, 512, 127, 128, 130, 255, 256, 511, 513, 2047, 2048, 2049, 2050, 2051, 2052, 2053};
-
-struct reply {
-    int n;
-    int32_t token[N_REPLY];
-    float logprob[N_REPLY][1 + N_TOP];
-    int32_t top[N_REPLY][N_TOP];
-    int64_t reused;
-};
 
 static int32_t text[T_MAX];
 
@@ -40,7 +33,8 @@ static struct engine *open_engine(enum numerics n, bool cache)
 /* The first n tokens of the text, then `more` others that depend on the seed. */
 static struct job *submit(struct engine *e, int n, int more, uint64_t seed, int max_tokens)
 {
-    struct gen_request r = {.params = {.max_tokens = max_tokens, .raw = true, .logprobs = true, .n_top_logprobs = N_TOP}};
+    struct gen_request r = {.params = {.max_tokens = max_tokens, .raw = true, .logprobs = true,
+                                       .n_top_logprobs = REPLY_BITS_TOP}};
     struct rng rng = {seed};
     struct job *j;
     struct err err = {0};
@@ -55,26 +49,6 @@ static struct job *submit(struct engine *e, int n, int more, uint64_t seed, int 
     return j;
 }
 
-static void take_reply(struct job **j, struct reply *r)
-{
-    struct gen_event ev;
-    memset(r, 0, sizeof *r);
-    while (engine_next(*j, &ev, -1) == 1) {
-        if (ev.kind == GEN_TOKEN && r->n < N_REPLY) {
-            r->token[r->n] = ev.token;
-            r->logprob[r->n][0] = ev.logprob;
-            for (int k = 0; k < N_TOP; k++) {
-                r->logprob[r->n][1 + k] = ev.top[k].logprob;
-                r->top[r->n][k] = ev.top[k].id;
-            }
-            r->n++;
-        }
-        if (ev.kind == GEN_END)
-            r->reused = ev.usage.reused_tokens;
-    }
-    engine_release(j);
-}
-
 /* The sanitizers look for bad memory, not for wrong numbers, and make this slow: fewer lengths for them. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 static const size_t n_slow = 3;
@@ -86,19 +60,19 @@ static void check_numerics(enum numerics n, size_t n_lengths)
 {
     struct engine *fresh = open_engine(n, false), *cached = open_engine(n, true);
     for (size_t i = 0; i < n_lengths; i++) {
-        struct reply want, got, ignored;
+        struct reply_bits want, got, ignored;
         int64_t whole_pages = (lengths[i] - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
-        struct job *j = submit(fresh, lengths[i], 0, 0, N_REPLY), *company[N_COMPANY];
-        take_reply(&j, &want);
+        struct job *j = submit(fresh, lengths[i], 0, 0, REPLY_BITS_TOKENS), *company[N_COMPANY];
+        reply_bits_take(j, &want);
         assert_int_equal(want.reused, 0);
         j = submit(cached, lengths[i], 40, (uint64_t)lengths[i], 1);
-        take_reply(&j, &ignored);
+        reply_bits_take(j, &ignored);
         for (int k = 0; k < N_COMPANY; k++) /* decodes and prompts beside it */
             company[k] = submit(cached, 30 * k, 50, 1000 + (uint64_t)k, 20);
-        j = submit(cached, lengths[i], 0, 0, N_REPLY);
-        take_reply(&j, &got);
+        j = submit(cached, lengths[i], 0, 0, REPLY_BITS_TOKENS);
+        reply_bits_take(j, &got);
         for (int k = 0; k < N_COMPANY; k++)
-            take_reply(&company[k], &ignored);
+            reply_bits_take(company[k], &ignored);
         assert_int_equal(got.reused, whole_pages);
         got.reused = 0;
         if (memcmp(&want, &got, sizeof want) != 0)

@@ -17,44 +17,14 @@
 
 #include "model/packed.h"
 #include "model/synth.h"
-
-static char dir[64]; /* model/ below it is the checkpoint */
-
-static char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int i;
-    i = (i + 1) % 4;
-    snprintf(path[i], sizeof path[i], "%s/%s", dir, name);
-    return path[i];
-}
-
-static void shell(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void shell(const char *fmt, ...)
-{
-    char command[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(command, sizeof command, fmt, ap);
-    va_end(ap);
-    if (system(command) != 0)
-        fail_msg("%s", command);
-}
+#include "scratch.h"
 
 static int make_model(void **state)
 {
     (void)state;
     struct synth_options o = {.shape = SYNTH_TINY, .n_layers = 4, .seed = 3, .drafter = DRAFTER_MTP};
     struct err e = {0};
-    snprintf(dir, sizeof dir, "/tmp/hadal-test-XXXXXX");
-    return mkdtemp(dir) == NULL || synth_write(&o, in_dir("model"), NULL, NULL, &e) != HD_OK;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    shell("rm -rf '%s'", dir);
-    return 0;
+    return scratch_make(NULL) != 0 || synth_write(&o, scratch_path("model"), NULL, NULL, &e) != HD_OK;
 }
 
 static struct model_options options(void)
@@ -73,7 +43,7 @@ static bool convert(const char *out)
     struct err e = {0};
     char *path;
     bool made;
-    if (packed_convert(in_dir("model"), out, &o, NULL, &path, &made, &e) != HD_OK)
+    if (packed_convert(scratch_path("model"), out, &o, NULL, &path, &made, &e) != HD_OK)
         fail_msg("%s", e.msg);
     free(path);
     return made;
@@ -86,7 +56,7 @@ static float *logits_with(const struct model_options *o, bool mapped, size_t *n)
     struct kv_seq *s = NULL;
     struct step_result r;
     struct err e = {0};
-    if (model_open(&m, in_dir("model"), o, NULL, &e) != HD_OK || kv_seq_open(&s, m, 64, &e) != HD_OK)
+    if (model_open(&m, scratch_path("model"), o, NULL, &e) != HD_OK || kv_seq_open(&s, m, 64, &e) != HD_OK)
         fail_msg("%s", e.msg);
     assert_int_equal(model_weights(m)->layers[0].wq_a.packed != NULL, mapped); /* the path that this test is about */
     struct step_item it = {.seq = s, .tokens = tokens, .n_tokens = COUNT_OF(tokens), .n_logits = COUNT_OF(tokens)};
@@ -106,7 +76,7 @@ static void test_same_bits(void **state)
     struct model_options memory = options(), file = options();
     size_t n, n_file;
     memory.pack_in_memory = true;
-    char *path = xstrdup(in_dir("out.hadal"));
+    char *path = xstrdup(scratch_path("out.hadal"));
     file.packed_file = path;
     assert_true(convert(file.packed_file));
     float *want = logits_with(&memory, false, &n);
@@ -134,7 +104,7 @@ static void expect_refused(const char *file, const char *text)
     struct model *m;
     struct err e = {0};
     o.packed_file = file;
-    assert_int_not_equal(model_open(&m, in_dir("model"), &o, NULL, &e), HD_OK);
+    assert_int_not_equal(model_open(&m, scratch_path("model"), &o, NULL, &e), HD_OK);
     if (strstr(e.msg, text) == NULL)
         fail_msg("no '%s' in '%s'", text, e.msg);
 }
@@ -151,7 +121,7 @@ static void poke(const char *file, long at, int byte)
 static void test_damage(void **state)
 {
     (void)state;
-    char *file = xstrdup(in_dir("damaged.hadal"));
+    char *file = xstrdup(scratch_path("damaged.hadal"));
     assert_true(convert(file));
     poke(file, 0, 'h');
     expect_refused(file, "does not hold packed weights");
@@ -175,11 +145,11 @@ static void test_damage(void **state)
 static void test_verify(void **state)
 {
     (void)state;
-    char *file = xstrdup(in_dir("verified.hadal"));
+    char *file = xstrdup(scratch_path("verified.hadal"));
     struct weights w;
     struct err e = {0};
     assert_true(convert(file));
-    assert_int_equal(weights_open_headers(&w, in_dir("model"), NULL, &e), HD_OK);
+    assert_int_equal(weights_open_headers(&w, scratch_path("model"), NULL, &e), HD_OK);
     assert_int_equal(packed_verify(&w, file, NULL, &e), HD_OK);
     long at = (2 << 20) + 1000;
     FILE *f = fopen(file, "rb");
@@ -204,8 +174,8 @@ static void get(const char *cache)
     struct err e = {0};
     o.cache_dir = cache;
     assert_int_equal(dev_open_cpu(&dev, &d, &e), HD_OK);
-    assert_int_equal(weights_open(&w, in_dir("model"), false, NULL, &e), HD_OK);
-    if (packed_get(&map, &w, dev, in_dir("model"), &o, NULL, &e) != HD_OK)
+    assert_int_equal(weights_open(&w, scratch_path("model"), false, NULL, &e), HD_OK);
+    if (packed_get(&map, &w, dev, scratch_path("model"), &o, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
     assert_non_null(w.head.packed);
     weights_close(&w);
@@ -222,14 +192,14 @@ static uint64_t inode_of(const char *path)
 static void test_made_when_needed(void **state)
 {
     (void)state;
-    char *file = xstrdup(in_dir("model/packed.hadal"));
+    char *file = xstrdup(scratch_path("model/packed.hadal"));
     assert_false(file_exists(file));
     get(NULL);
     uint64_t first = inode_of(file);
     assert_true(first != 0);
     get(NULL);
     assert_true(inode_of(file) == first); /* fits: used as it is */
-    shell("touch '%s'", in_dir("model/model-00001-of-00006.safetensors"));
+    shell("touch '%s'", scratch_path("model/model-00001-of-00006.safetensors"));
     get(NULL);
     uint64_t second = inode_of(file);
     shell("truncate -s -64 '%s'", file);
@@ -237,7 +207,7 @@ static void test_made_when_needed(void **state)
     assert_true(second != 0 && file_size(file) % 64 == 0);
     struct weights w;
     struct err e = {0};
-    assert_int_equal(weights_open_headers(&w, in_dir("model"), NULL, &e), HD_OK);
+    assert_int_equal(weights_open_headers(&w, scratch_path("model"), NULL, &e), HD_OK);
     assert_int_equal(packed_verify(&w, file, NULL, &e), HD_OK);
     weights_close(&w);
     shell("rm '%s'", file);
@@ -248,20 +218,20 @@ static void test_made_when_needed(void **state)
 static void test_user_cache(void **state)
 {
     (void)state;
-    shell("chmod 755 '%s'; mkdir -p '%s' && chmod 777 '%s' && chmod 555 '%s'", dir, in_dir("user"), in_dir("user"),
-          in_dir("model"));
+    shell("chmod 755 '%s'; mkdir -p '%s' && chmod 777 '%s' && chmod 555 '%s'", scratch_dir(), scratch_path("user"),
+          scratch_path("user"), scratch_path("model"));
     pid_t child = fork();
     if (child == 0) {
         if (geteuid() == 0 && setuid(65534) != 0)
             _exit(2);
-        get(in_dir("user/a/cache"));
-        _exit(file_exists(in_dir("model/packed.hadal")));
+        get(scratch_path("user/a/cache"));
+        _exit(file_exists(scratch_path("model/packed.hadal")));
     }
     int status = 0;
     waitpid(child, &status, 0);
-    shell("chmod 755 '%s'", in_dir("model"));
+    shell("chmod 755 '%s'", scratch_path("model"));
     assert_int_equal(status, 0);
-    shell("test $(ls '%s' | wc -l) = 1", in_dir("user/a/cache"));
+    shell("test $(ls '%s' | wc -l) = 1", scratch_path("user/a/cache"));
 }
 
 static int die_half_way(void *arg, const char *what, uint64_t done, uint64_t total)
@@ -275,22 +245,22 @@ static int die_half_way(void *arg, const char *what, uint64_t done, uint64_t tot
 static void test_kill_leaves_nothing(void **state)
 {
     (void)state;
-    shell("mkdir '%s'", in_dir("killed"));
+    shell("mkdir '%s'", scratch_path("killed"));
     pid_t child = fork();
     if (child == 0) {
         struct progress p = {die_half_way, NULL};
         struct model_options o = options();
         char *path;
         bool made;
-        packed_convert(in_dir("model"), in_dir("killed/out.hadal"), &o, &p, &path, &made, NULL);
+        packed_convert(scratch_path("model"), scratch_path("killed/out.hadal"), &o, &p, &path, &made, NULL);
         _exit(0);
     }
     int status = 0;
     waitpid(child, &status, 0);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    shell("test ! -e '%s'", in_dir("killed/out.hadal"));
-    assert_true(convert(in_dir("killed/out.hadal"))); /* whatever was left is not in the way */
-    shell("test $(ls -A '%s' | wc -l) = 1", in_dir("killed"));
+    shell("test ! -e '%s'", scratch_path("killed/out.hadal"));
+    assert_true(convert(scratch_path("killed/out.hadal"))); /* whatever was left is not in the way */
+    shell("test $(ls -A '%s' | wc -l) = 1", scratch_path("killed"));
 }
 
 static void test_full_disk(void **state)
@@ -306,12 +276,12 @@ static void test_full_disk(void **state)
     small = before;
     small.rlim_cur = 3 << 20;
     setrlimit(RLIMIT_FSIZE, &small);
-    int rc = packed_convert(in_dir("model"), in_dir("full.hadal"), &o, NULL, &path, &made, &e);
+    int rc = packed_convert(scratch_path("model"), scratch_path("full.hadal"), &o, NULL, &path, &made, &e);
     setrlimit(RLIMIT_FSIZE, &before);
     free(path);
     assert_int_equal(rc, HD_EIO);
     assert_non_null(strstr(e.msg, "for which there is no room"));
-    shell("test -z \"$(ls '%s' | grep full)\"", dir);
+    shell("test -z \"$(ls '%s' | grep full)\"", scratch_dir());
 }
 
 /* Two processes at once: one makes the file, the other waits and finds it. */
@@ -330,7 +300,7 @@ static void test_two_at_once(void **state)
         made += WEXITSTATUS(status);
     }
     assert_int_equal(made, 1);
-    shell("rm '%s'", in_dir("model/packed.hadal"));
+    shell("rm '%s'", scratch_path("model/packed.hadal"));
 }
 
 static void test_too_large(void **state)
@@ -340,10 +310,10 @@ static void test_too_large(void **state)
     struct model *m;
     struct err e = {0};
     o.memory_bytes = 100000;
-    assert_int_equal(model_open(&m, in_dir("model"), &o, NULL, &e), HD_ENOMEM);
+    assert_int_equal(model_open(&m, scratch_path("model"), &o, NULL, &e), HD_ENOMEM);
     assert_non_null(strstr(e.msg, "does not fit into memory: routed experts"));
     assert_non_null(strstr(e.msg, "there are 100 kB"));
-    assert_false(file_exists(in_dir("model/packed.hadal")));
+    assert_false(file_exists(scratch_path("model/packed.hadal")));
 }
 
 int main(void)
@@ -359,5 +329,5 @@ int main(void)
         cmocka_unit_test(test_two_at_once),
         cmocka_unit_test(test_too_large),
     };
-    return cmocka_run_group_tests(tests, make_model, remove_dir);
+    return cmocka_run_group_tests(tests, make_model, scratch_remove);
 }

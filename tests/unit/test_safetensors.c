@@ -13,6 +13,7 @@
 #include "model/jscan.h"
 #include "model/names.h"
 #include "model/safetensors.h"
+#include "scratch.h"
 
 /* ---------------------------------------------------------------- headers as text */
 
@@ -183,20 +184,9 @@ static void test_names(void **state)
 
 /* ---------------------------------------------------------------- files */
 
-static char dir[64];
-
-static char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int i;
-    i = (i + 1) % 4;
-    snprintf(path[i], sizeof path[i], "%s/%s", dir, name);
-    return path[i];
-}
-
 static void put(const char *name, const void *data, size_t n)
 {
-    FILE *f = fopen(in_dir(name), "wb");
+    FILE *f = fopen(scratch_path(name), "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(data, 1, n, f), n);
     fclose(f);
@@ -223,29 +213,12 @@ static void put_index(const char *weight_map)
     buf_free(&b);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hadal-test-XXXXXX");
-    return mkdtemp(dir) == NULL;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "1.safetensors",
-                                        "2.safetensors"};
-    for (size_t i = 0; i < COUNT_OF(names); i++)
-        unlink(in_dir(names[i]));
-    return rmdir(dir);
-}
-
 static void refuse(const char *what, const char *file)
 {
     for (int map = 0; map < 2; map++) {
         struct checkpoint c;
         struct err e = {0};
-        int rc = checkpoint_open(&c, dir, map, NULL, &e);
+        int rc = checkpoint_open(&c, scratch_dir(), map, NULL, &e);
         if (rc == HD_OK || strstr(e.msg, what) == NULL || strstr(e.msg, file) == NULL)
             fail_msg("code %d, \"%s\", expected \"%s\" and \"%s\"", rc, e.msg, what, file);
     }
@@ -257,7 +230,7 @@ static void test_single_file(void **state)
     struct checkpoint c;
     struct err e = {0};
     put_shard("model.safetensors", "{" A "," B "}", 32);
-    assert_int_equal(checkpoint_open(&c, dir, true, NULL, &e), HD_OK);
+    assert_int_equal(checkpoint_open(&c, scratch_dir(), true, NULL, &e), HD_OK);
     assert_int_equal(c.total_bytes, 32);
     const struct tensor *t = checkpoint_find(&c, "b");
     assert_non_null(t);
@@ -266,10 +239,10 @@ static void test_single_file(void **state)
     assert_ptr_equal(checkpoint_find(&c, "model.b"), t);
     assert_null(checkpoint_find(&c, "c"));
     checkpoint_close(&c);
-    assert_int_equal(checkpoint_open(&c, dir, false, NULL, &e), HD_OK);
+    assert_int_equal(checkpoint_open(&c, scratch_dir(), false, NULL, &e), HD_OK);
     assert_null(checkpoint_find(&c, "a")->data);
     checkpoint_close(&c);
-    assert_int_equal(checkpoint_open_file(&c, in_dir("model.safetensors"), true, &e), HD_OK);
+    assert_int_equal(checkpoint_open_file(&c, scratch_path("model.safetensors"), true, &e), HD_OK);
     assert_int_equal(c.n_tensors, 2);
     checkpoint_close(&c);
 }
@@ -277,7 +250,7 @@ static void test_single_file(void **state)
 static void test_damaged_files(void **state)
 {
     (void)state;
-    refuse("holds neither model.safetensors nor", dir);
+    refuse("holds neither model.safetensors nor", scratch_dir());
     put("model.safetensors", "", 0);
     refuse("0 bytes are too few", "model.safetensors");
     put("model.safetensors", "1234567", 7);
@@ -310,7 +283,7 @@ static void test_shards(void **state)
     put_shard("1.safetensors", "{" A "}", 24);
     put_shard("2.safetensors", "{" B0 "}", 8);
     put_index("\"b\": \"2.safetensors\", \"model.a\": \"1.safetensors\"");
-    assert_int_equal(checkpoint_open(&c, dir, true, NULL, &e), HD_OK);
+    assert_int_equal(checkpoint_open(&c, scratch_dir(), true, NULL, &e), HD_OK);
     assert_int_equal(c.n_shards, 2);
     assert_int_equal(c.n_tensors, 2);
     assert_int_equal(c.total_bytes, 32);
@@ -385,10 +358,10 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_dtypes),
         cmocka_unit_test(test_folder_errors),
-        cmocka_unit_test_setup_teardown(test_single_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_damaged_files, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_shards, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_wrong_index, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_single_file, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_damaged_files, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_shards, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_wrong_index, scratch_make, scratch_remove),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include "engine/spill_disk.h"
 #include "engine/spill_impl.h"
 #include "fake_disk.h"
+#include "scratch.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -408,21 +409,6 @@ static void test_killed_anywhere(void **state)
 
 /* ---------------------------------------------------------------- a real folder */
 
-static char folder[64];
-
-static void make_folder(void)
-{
-    snprintf(folder, sizeof folder, "%s/spill-XXXXXX", getenv("B") != NULL ? getenv("B") : "build");
-    assert_non_null(mkdtemp(folder));
-}
-
-static void remove_folder(void)
-{
-    char *command = xasprintf("rm -rf '%s'", folder);
-    assert_int_equal(system(command), 0);
-    free(command);
-}
-
 static void test_folder(void **state)
 {
     (void)state;
@@ -431,8 +417,8 @@ static void test_folder(void **state)
         struct disk_stats st;
         struct err e = {0};
         struct spill *s = NULL, *other = NULL;
-        make_folder();
-        o.dir = folder;
+        scratch_make_on_disk();
+        o.dir = scratch_dir();
         o.no_thread = false;
         o.plain = plain;
         for (int round = 0; round < 2; round++) {
@@ -452,14 +438,14 @@ static void test_folder(void **state)
             spill_close(&s);
         }
         struct stat info;
-        char *path = path_join(folder, "seg-0000000001.hkv");
+        char *path = path_join(scratch_dir(), "seg-0000000001.hkv");
         assert_int_equal(stat(path, &info), 0);
         assert_int_equal(info.st_mode & 0777, 0600);
         free(path);
-        assert_int_equal(chmod(folder, 0755), 0);
+        assert_int_equal(chmod(scratch_dir(), 0755), 0);
         assert_int_equal(spill_open(&s, &o, &e), HD_EARG);
         assert_non_null(strstr(e.msg, "open to others"));
-        remove_folder();
+        scratch_remove(NULL);
     }
 }
 
@@ -484,8 +470,8 @@ static void test_killed_by_the_system(void **state)
     struct rng r = {5};
     int n_right = 0, n_lost = 0;
     struct spill_options o = options();
-    make_folder();
-    o.dir = folder;
+    scratch_make_on_disk();
+    o.dir = scratch_dir();
     o.no_thread = false;
     o.limit_bytes = 8 * LIMIT;
     for (int round = 0; round < 20; round++) {
@@ -519,7 +505,7 @@ static void test_killed_by_the_system(void **state)
     }
     printf("# killed 20 times: %d pages came back, %d did not verify\n", n_right, n_lost);
     assert_true(n_right > 0);
-    remove_folder();
+    scratch_remove(NULL);
 }
 
 int main(void)

@@ -14,32 +14,7 @@
 
 #include "model/synth.h"
 #include "num/num.h"
-
-static char dir[64];
-
-static char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int i;
-    i = (i + 1) % 4;
-    snprintf(path[i], sizeof path[i], "%s/%s", dir, name);
-    return path[i];
-}
-
-static int make_dir(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hadal-test-XXXXXX");
-    return mkdtemp(dir) == NULL;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    return system(command);
-}
+#include "scratch.h"
 
 /* ---------------------------------------------------------------- the plan */
 
@@ -184,14 +159,14 @@ static void test_bad_options(void **state)
 static void write_model(const char *name, struct synth_options o, struct pool *pool)
 {
     struct err e = {0};
-    if (synth_write(&o, in_dir(name), pool, NULL, &e) != HD_OK)
+    if (synth_write(&o, scratch_path(name), pool, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
 }
 
 static bool same_files(const char *a, const char *b)
 {
     char command[600];
-    snprintf(command, sizeof command, "diff -r -q '%s' '%s' >/dev/null", in_dir(a), in_dir(b));
+    snprintf(command, sizeof command, "diff -r -q '%s' '%s' >/dev/null", scratch_path(a), scratch_path(b));
     return system(command) == 0;
 }
 
@@ -221,8 +196,8 @@ static void test_depth_keeps_layers(void **state)
     write_model("four", o, NULL);
     o.n_layers = 5;
     write_model("five", o, NULL);
-    assert_int_equal(weights_open(&a, in_dir("four"), true, NULL, &e), HD_OK);
-    assert_int_equal(weights_open(&b, in_dir("five"), true, NULL, &e), HD_OK);
+    assert_int_equal(weights_open(&a, scratch_path("four"), true, NULL, &e), HD_OK);
+    assert_int_equal(weights_open(&b, scratch_path("five"), true, NULL, &e), HD_OK);
     assert_memory_equal(a.layers[1].wq_b.data, b.layers[1].wq_b.data, 1024 * 128);
     weights_close(&a);
     weights_close(&b);
@@ -243,7 +218,7 @@ static void test_codes(void **state)
     struct err e = {0};
     uint64_t fp8[256] = {0}, fp4[256] = {0}, nibble[16] = {0}, tiny_scales = 0;
     write_model("model", o, NULL);
-    assert_int_equal(weights_open(&w, in_dir("model"), true, NULL, &e), HD_OK); /* no NaN, distinct hash ids */
+    assert_int_equal(weights_open(&w, scratch_path("model"), true, NULL, &e), HD_OK); /* no NaN, distinct hash ids */
     for (int l = 0; l < 4; l++) {
         count_codes(&w.layers[l].wq_b, fp8);
         count_codes(&w.layers[l].shared.w1, fp8);
@@ -274,7 +249,7 @@ static void test_sizes(void **state)
     struct weights w;
     struct err e = {0};
     write_model("model", o, NULL);
-    assert_int_equal(weights_open(&w, in_dir("model"), true, NULL, &e), HD_OK);
+    assert_int_equal(weights_open(&w, scratch_path("model"), true, NULL, &e), HD_OK);
     const struct matrix *list[] = {&w.layers[0].wq_a, &w.layers[1].wo_b, &w.layers[2].experts[3].w1, &w.layers[3].wkv};
     for (size_t i = 0; i < COUNT_OF(list); i++) {
         double sum = 0, max = 0;
@@ -318,9 +293,9 @@ static void test_stopped(void **state)
     struct synth_options o = {.shape = SYNTH_TINY, .n_layers = 8};
     struct progress p = {stop_at_half, NULL};
     struct err e = {0};
-    assert_int_equal(synth_write(&o, in_dir("model"), NULL, &p, &e), HD_ECANCELLED);
+    assert_int_equal(synth_write(&o, scratch_path("model"), NULL, &p, &e), HD_ECANCELLED);
     assert_non_null(strstr(e.msg, "stopped"));
-    assert_false(file_exists(in_dir("model")));
+    assert_false(file_exists(scratch_path("model")));
 }
 
 static void test_occupied(void **state)
@@ -329,11 +304,11 @@ static void test_occupied(void **state)
     struct synth_options o = {.shape = SYNTH_TINY, .n_layers = 1};
     struct err e = {0};
     write_model("model", o, NULL);
-    assert_int_equal(synth_write(&o, in_dir("model"), NULL, NULL, &e), HD_EARG);
+    assert_int_equal(synth_write(&o, scratch_path("model"), NULL, NULL, &e), HD_EARG);
     assert_non_null(strstr(e.msg, "already holds a checkpoint"));
-    assert_true(file_exists(in_dir("model/config.json")));
+    assert_true(file_exists(scratch_path("model/config.json")));
     e = (struct err){0};
-    assert_int_equal(synth_write(&o, in_dir("a/b/c"), NULL, NULL, &e), HD_EIO);
+    assert_int_equal(synth_write(&o, scratch_path("a/b/c"), NULL, NULL, &e), HD_EIO);
     assert_non_null(strstr(e.msg, "a/b/c: cannot make the folder"));
 }
 
@@ -344,9 +319,9 @@ static void test_too_large(void **state)
     struct synth_options o = {.shape = SYNTH_PRO, .n_layers = 100, .n_experts = 2048};
     struct progress p = {stop_at_once, NULL};
     struct err e = {0};
-    assert_int_equal(synth_write(&o, in_dir("model"), NULL, &p, &e), HD_EIO);
+    assert_int_equal(synth_write(&o, scratch_path("model"), NULL, &p, &e), HD_EIO);
     assert_non_null(strstr(e.msg, "GB free"));
-    assert_false(file_exists(in_dir("model")));
+    assert_false(file_exists(scratch_path("model")));
 }
 
 int main(void)
@@ -356,13 +331,13 @@ int main(void)
         cmocka_unit_test(test_released_configs),
         cmocka_unit_test(test_slices),
         cmocka_unit_test(test_bad_options),
-        cmocka_unit_test_setup_teardown(test_same_bytes, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_depth_keeps_layers, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_codes, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_sizes, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_stopped, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_occupied, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_too_large, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_same_bytes, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_depth_keeps_layers, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_codes, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_sizes, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_stopped, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_occupied, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_too_large, scratch_make, scratch_remove),
     };
     return cmocka_run_group_tests_name("synth", tests, NULL, NULL);
 }

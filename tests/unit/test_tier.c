@@ -3,6 +3,8 @@
 #include "engine/engine.h"
 #include "engine/job.h"
 #include "fake_device.h"
+#include "reply_bits.h"
+#include "scratch.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -15,39 +17,18 @@
 
 #include <cmocka.h>
 
-enum { N_REPLY = 3, N_TOP = 20, T_MAX = 2100, N_TEXTS = 12 };
+enum { T_MAX = 2100, N_TEXTS = 12 };
 
 static const int lengths[] = {129, 257, 512, 127, 128, 130, 255, 256, 511, 513, 2090};
 static int32_t text[T_MAX];
 static struct tokenizer *tokenizer;
-static char folder[64];
-
-static void make_folder(void)
-{
-    snprintf(folder, sizeof folder, "%s/tier-XXXXXX", getenv("B") != NULL ? getenv("B") : "build");
-    assert_non_null(mkdtemp(folder));
-}
-
-static void remove_folder(void)
-{
-    char *command = xasprintf("rm -rf '%s'", folder);
-    assert_int_equal(system(command), 0);
-    free(command);
-}
-
 /* ---------------------------------------------------------------- requests */
 
-struct reply {
-    int n;
-    int32_t token[N_REPLY];
-    float logprob[N_REPLY][1 + N_TOP];
-    int32_t top[N_REPLY][N_TOP];
-    int64_t reused;
-};
-
-static struct job *submit(struct engine *e, const char *user, const int32_t *tokens, int n, uint64_t more_seed, int max_tokens)
+static struct job *submit(struct engine *e, const char *user, const int32_t *tokens, int n, uint64_t more_seed,
+                          int max_tokens)
 {
-    struct gen_request r = {.params = {.max_tokens = max_tokens, .raw = true, .logprobs = true, .n_top_logprobs = N_TOP}};
+    struct gen_request r = {.params = {.max_tokens = max_tokens, .raw = true, .logprobs = true,
+                                       .n_top_logprobs = REPLY_BITS_TOP}};
     struct rng rng = {more_seed};
     struct job *j;
     struct err err = {0};
@@ -61,26 +42,6 @@ static struct job *submit(struct engine *e, const char *user, const int32_t *tok
     if (engine_submit(e, &r, NULL, NULL, &j, &err) != HD_OK)
         fail_msg("%s", err.msg);
     return j;
-}
-
-static void take_reply(struct job *j, struct reply *r)
-{
-    struct gen_event ev;
-    memset(r, 0, sizeof *r);
-    while (engine_next(j, &ev, -1) == 1) {
-        if (ev.kind == GEN_TOKEN && r->n < N_REPLY) {
-            r->token[r->n] = ev.token;
-            r->logprob[r->n][0] = ev.logprob;
-            for (int k = 0; k < N_TOP; k++) {
-                r->logprob[r->n][1 + k] = ev.top[k].logprob;
-                r->top[r->n][k] = ev.top[k].id;
-            }
-            r->n++;
-        }
-        if (ev.kind == GEN_END)
-            r->reused = ev.usage.reused_tokens;
-    }
-    engine_release(&j);
 }
 
 /* ---------------------------------------------------------------- the embedded model */
@@ -103,25 +64,25 @@ static struct engine *open_tiny(enum numerics n, const char *dir)
 
 static void check_numerics(enum numerics n, size_t n_lengths)
 {
-    struct reply want[COUNT_OF(lengths)], got;
+    struct reply_bits want[COUNT_OF(lengths)], got;
     struct engine_stats s;
-    make_folder();
+    scratch_make_on_disk();
     struct engine *e = open_tiny(n, NULL);
     for (size_t i = 0; i < n_lengths; i++)
-        take_reply(submit(e, "a", text, lengths[i], 0, N_REPLY), &want[i]);
+        reply_bits_take(submit(e, "a", text, lengths[i], 0, REPLY_BITS_TOKENS), &want[i]);
     engine_close(&e);
-    e = open_tiny(n, folder);
+    e = open_tiny(n, scratch_dir());
     for (size_t i = 0; i < n_lengths; i++)
-        take_reply(submit(e, "a", text, lengths[i], (uint64_t)lengths[i], 1), &got);
+        reply_bits_take(submit(e, "a", text, lengths[i], (uint64_t)lengths[i], 1), &got);
     engine_close(&e);
-    e = open_tiny(n, folder);
-    take_reply(submit(e, "b", text, lengths[n_lengths - 1], 0, 1), &got);
+    e = open_tiny(n, scratch_dir());
+    reply_bits_take(submit(e, "b", text, lengths[n_lengths - 1], 0, 1), &got);
     assert_int_equal(got.reused, 0); /* nobody finds another's */
     for (size_t i = 0; i < n_lengths; i++) {
         int64_t whole = (lengths[i] - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
         engine_close(&e); /* each from the disk */
-        e = open_tiny(n, folder);
-        take_reply(submit(e, "a", text, lengths[i], 0, N_REPLY), &got);
+        e = open_tiny(n, scratch_dir());
+        reply_bits_take(submit(e, "a", text, lengths[i], 0, REPLY_BITS_TOKENS), &got);
         assert_int_equal(got.reused, whole);
         got.reused = 0;
         if (memcmp(&want[i], &got, sizeof got) != 0)
@@ -132,7 +93,7 @@ static void check_numerics(enum numerics n, size_t n_lengths)
         assert_int_equal(s.disk.damaged + s.disk.read_errors + s.disk.write_errors, 0);
     }
     engine_close(&e);
-    remove_folder();
+    scratch_remove(NULL);
 }
 
 static void test_fast(void **state)
@@ -157,20 +118,20 @@ static void test_exact(void **state)
 static void test_other_numerics(void **state)
 {
     (void)state;
-    struct reply r;
-    make_folder();
-    struct engine *e = open_tiny(NUM_FAST, folder);
-    take_reply(submit(e, "a", text, 300, 0, 1), &r);
+    struct reply_bits r;
+    scratch_make_on_disk();
+    struct engine *e = open_tiny(NUM_FAST, scratch_dir());
+    reply_bits_take(submit(e, "a", text, 300, 0, 1), &r);
     engine_close(&e);
-    e = open_tiny(NUM_REFERENCE, folder);
-    take_reply(submit(e, "a", text, 300, 0, 1), &r);
+    e = open_tiny(NUM_REFERENCE, scratch_dir());
+    reply_bits_take(submit(e, "a", text, 300, 0, 1), &r);
     assert_int_equal(r.reused, 0);
     engine_close(&e);
-    e = open_tiny(NUM_FAST, folder);
-    take_reply(submit(e, "a", text, 300, 0, 1), &r);
+    e = open_tiny(NUM_FAST, scratch_dir());
+    reply_bits_take(submit(e, "a", text, 300, 0, 1), &r);
     assert_int_equal(r.reused, 256);
     engine_close(&e);
-    remove_folder();
+    scratch_remove(NULL);
 }
 
 /* ---------------------------------------------------------------- killed */
@@ -181,8 +142,8 @@ static struct engine *open_fake(struct fake_device *d, bool small)
 {
     static const int32_t eos[1] = {FAKE_EOS};
     struct request_env env = {.tokenizer = tokenizer, .n_vocab = FAKE_VOCAB};
-    struct engine_options o = {.cache_dir = folder, .cache_disk_bytes = 4 << 20, .max_running = 4, .max_waiting = 100,
-                               .replay_bytes = -1, .n_keep = -1};
+    struct engine_options o = {.cache_dir = scratch_dir(), .cache_disk_bytes = 4 << 20, .max_running = 4,
+                               .max_waiting = 100, .replay_bytes = -1, .n_keep = -1};
     struct engine *e;
     struct err err = {0};
     fake_device_init(d, small ? 24 : 60, 60, 64); /* small: less than the texts need, so pages come and go */
@@ -193,9 +154,9 @@ static struct engine *open_fake(struct fake_device *d, bool small)
 
 static void check_reply(struct engine *e, int i, int64_t *reused)
 {
-    struct reply r;
+    struct reply_bits r;
     struct ids all = {0};
-    take_reply(submit(e, i % 2 == 0 ? "a" : "b", texts[i], 800, 0, N_REPLY), &r);
+    reply_bits_take(submit(e, i % 2 == 0 ? "a" : "b", texts[i], 800, 0, REPLY_BITS_TOKENS), &r);
     for (int k = 0; k < 800; k++)
         ids_add(&all, texts[i][k]);
     for (int k = 0; k < r.n; k++) {
@@ -224,18 +185,18 @@ static void test_whole_pages(void **state)
 {
     (void)state;
     static struct fake_device d;
-    struct reply r;
-    make_folder();
+    struct reply_bits r;
+    scratch_make_on_disk();
     for (int i = 0; i < 512; i++)
         texts[0][i] = 10 + i % 50;
     for (int round = 0; round < 2; round++) {
         struct engine *e = open_fake(&d, false);
-        take_reply(submit(e, "a", texts[0], 512, 0, round == 0 ? 1 : 3), &r);
+        reply_bits_take(submit(e, "a", texts[0], 512, 0, round == 0 ? 1 : 3), &r);
         assert_int_equal(r.reused, round == 0 ? 0 : 384);
         engine_close(&e);
         fake_device_free(&d);
     }
-    remove_folder();
+    scratch_remove(NULL);
 }
 
 static void test_killed(void **state)
@@ -245,7 +206,7 @@ static void test_killed(void **state)
     static struct fake_device d;
     struct rng rng = {9};
     int64_t reused = 0, damaged = 0, disk_hits = 0;
-    make_folder();
+    scratch_make_on_disk();
     for (int i = 0; i < N_TEXTS; i++)
         for (int k = 0; k < 800; k++)
             texts[i][k] = 10 + (int32_t)rng_below(&rng, FAKE_VOCAB - 10);
@@ -280,7 +241,7 @@ static void test_killed(void **state)
     printf("# killed %d times: %lld requests and %lld tokens from the disk, %lld records did not verify\n", ROUNDS,
            (long long)disk_hits, (long long)reused, (long long)damaged);
     assert_true(disk_hits > ROUNDS);
-    remove_folder();
+    scratch_remove(NULL);
 }
 
 int main(void)

@@ -15,50 +15,14 @@
 #include "model/card.h"
 #include "model/synth.h"
 #include "num/num.h"
-
-static char dir[64]; /* a folder of this program; model/ below it is the checkpoint under test */
-
-static char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int i;
-    i = (i + 1) % 4;
-    snprintf(path[i], sizeof path[i], "%s/%s", dir, name);
-    return path[i];
-}
-
-static void shell(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void shell(const char *fmt, ...)
-{
-    char command[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(command, sizeof command, fmt, ap);
-    va_end(ap);
-    if (system(command) != 0)
-        fail_msg("%s", command);
-}
-
-static int make_dir(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hadal-test-XXXXXX");
-    return mkdtemp(dir) == NULL;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    shell("rm -rf '%s'", dir);
-    return 0;
-}
+#include "scratch.h"
 
 static void make_deep_model(enum drafter_kind drafter, int n_layers)
 {
     struct synth_options o = {.shape = SYNTH_TINY, .n_layers = n_layers, .seed = 3, .drafter = drafter};
     struct err e = {0};
-    shell("rm -rf '%s'", in_dir("model"));
-    if (synth_write(&o, in_dir("model"), NULL, NULL, &e) != HD_OK)
+    shell("rm -rf '%s'", scratch_path("model"));
+    if (synth_write(&o, scratch_path("model"), NULL, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
 }
 
@@ -120,8 +84,9 @@ static void test_releases(void **state)
         struct weights w;
         struct card card;
         struct err e = {0};
-        shell("python3 tests/fake_checkpoint.py %s '%s' %s", releases[i].name, in_dir("fake"), releases[i].options);
-        if (weights_open_headers(&w, in_dir("fake"), NULL, &e) != HD_OK)
+        shell("python3 tests/fake_checkpoint.py %s '%s' %s", releases[i].name, scratch_path("fake"),
+              releases[i].options);
+        if (weights_open_headers(&w, scratch_path("fake"), NULL, &e) != HD_OK)
             fail_msg("%s %s: %s", releases[i].name, releases[i].options, e.msg);
         card_count(&card, &w);
         assert_int_equal(w.ckpt.n_tensors, releases[i].n_tensors);
@@ -134,7 +99,7 @@ static void test_releases(void **state)
         if (releases[i].card != NULL)
             check_card(&card, releases[i].card);
         weights_close(&w);
-        shell("rm -rf '%s'", in_dir("fake"));
+        shell("rm -rf '%s'", scratch_path("fake"));
     }
 }
 
@@ -180,7 +145,7 @@ static void refuse_opening(const char *tensor, const char *says)
 {
     struct weights w;
     struct err e = {0};
-    int rc = weights_open(&w, in_dir("model"), true, NULL, &e);
+    int rc = weights_open(&w, scratch_path("model"), true, NULL, &e);
     if (rc != HD_EFORMAT || strstr(e.msg, says) == NULL || strstr(e.msg, tensor) == NULL ||
         strstr(e.msg, "model") == NULL)
         fail_msg("code %d, \"%s\", expected \"%s\" and \"%s\"", rc, e.msg, tensor, says);
@@ -191,7 +156,7 @@ static void file_of(const char *tensor, struct file *f, uint64_t *at)
 {
     struct checkpoint c;
     struct err e = {0};
-    assert_int_equal(checkpoint_open(&c, in_dir("model"), false, NULL, &e), HD_OK);
+    assert_int_equal(checkpoint_open(&c, scratch_path("model"), false, NULL, &e), HD_OK);
     const struct tensor *t = checkpoint_find(&c, tensor);
     assert_non_null(t);
     load_file(f, c.shards[t->i_shard].path);
@@ -220,7 +185,7 @@ static void test_missing_tensors(void **state)
         uint64_t at;
         char old[128], new[128], says[256];
         file_of(names[i], &f, &at);
-        load_file(&index, in_dir("model/model.safetensors.index.json"));
+        load_file(&index, scratch_path("model/model.safetensors.index.json"));
         snprintf(old, sizeof old, "\"%s\":", names[i]);
         snprintf(new, sizeof new, "\"%.*sX\":", (int)strlen(names[i]) - 1, names[i]);
         patch_text(&f, old, old, new);
@@ -300,7 +265,7 @@ static void test_wrong_data(void **state)
         refuse_opening(cases[i].tensor, cases[i].says);
         struct weights w;
         struct err e = {0};
-        assert_int_equal(weights_open(&w, in_dir("model"), false, NULL, &e), HD_OK); /* data not asked for */
+        assert_int_equal(weights_open(&w, scratch_path("model"), false, NULL, &e), HD_OK); /* data not asked for */
         weights_close(&w);
         memcpy(p, saved, cases[i].n);
         store_file(f.path, f.bytes.data, f.bytes.len);
@@ -359,12 +324,12 @@ static void test_wrong_config(void **state)
     };
     struct file f;
     make_model(DRAFTER_MTP);
-    load_file(&f, in_dir("model/config.json"));
+    load_file(&f, scratch_path("model/config.json"));
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct weights w;
         struct err e = {0};
         patch_text(&f, cases[i].old, cases[i].old, cases[i].new);
-        int rc = weights_open(&w, in_dir("model"), true, NULL, &e);
+        int rc = weights_open(&w, scratch_path("model"), true, NULL, &e);
         if (rc == HD_OK || strstr(e.msg, cases[i].tensor) == NULL || strstr(e.msg, cases[i].says) == NULL)
             fail_msg("%s: code %d, \"%s\"", cases[i].new, rc, e.msg);
     }
@@ -376,7 +341,7 @@ static void test_fewer_layers_than_tensors(void **state)
     (void)state;
     struct file f;
     make_model(DRAFTER_NONE);
-    load_file(&f, in_dir("model/config.json"));
+    load_file(&f, scratch_path("model/config.json"));
     patch_text(&f, "\"num_hidden_layers\": 4", "4", "3");
     refuse_opening("layers.3.", "by config.json this is fewer layers");
     buf_free(&f.bytes);
@@ -389,14 +354,14 @@ static void test_dspark_needs_config(void **state)
     make_model(DRAFTER_DSPARK);
     struct weights w;
     struct err e = {0};
-    assert_int_equal(weights_open(&w, in_dir("model"), true, NULL, &e), HD_OK);
+    assert_int_equal(weights_open(&w, scratch_path("model"), true, NULL, &e), HD_OK);
     assert_int_equal(w.drafter, DRAFTER_DSPARK);
     assert_int_equal(w.cfg.n_nextn, 1); /* as in the releases: the stages are counted from the tensors */
     assert_int_equal(w.dspark.n_stages, 3);
     assert_int_equal(w.dspark.main_proj.cols, 3 * 256);
     assert_int_equal(w.dspark.confidence.cols, 256 + 32);
     weights_close(&w);
-    load_file(&f, in_dir("model/config.json"));
+    load_file(&f, scratch_path("model/config.json"));
     patch_text(&f, "dspark_block_size", "dspark_block_size", "dspark_block_sizf");
     refuse_opening("config.json", "the key \"dspark_block_size\" is missing");
     buf_free(&f.bytes);
@@ -444,12 +409,12 @@ static void test_unaligned(void **state)
     struct weights a, b;
     struct err e = {0};
     make_model(DRAFTER_MTP);
-    shell("cp -r '%s' '%s'", in_dir("model"), in_dir("odd"));
-    assert_int_equal(weights_open(&a, in_dir("model"), true, NULL, &e), HD_OK);
+    shell("cp -r '%s' '%s'", scratch_path("model"), scratch_path("odd"));
+    assert_int_equal(weights_open(&a, scratch_path("model"), true, NULL, &e), HD_OK);
     for (int i = 0; i < a.ckpt.n_shards; i++) {
         struct file f;
         char path[256];
-        snprintf(path, sizeof path, "%s/odd%s", dir, strrchr(a.ckpt.shards[i].path, '/'));
+        snprintf(path, sizeof path, "%s/odd%s", scratch_dir(), strrchr(a.ckpt.shards[i].path, '/'));
         load_file(&f, path);
         uint64_t n;
         struct buf out = {0};
@@ -463,7 +428,7 @@ static void test_unaligned(void **state)
         buf_free(&out);
         buf_free(&f.bytes);
     }
-    if (weights_open(&b, in_dir("odd"), true, NULL, &e) != HD_OK)
+    if (weights_open(&b, scratch_path("odd"), true, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
     compare_matrix(&a.embed, &b.embed);
     for (int l = 0; l < 4; l++) {
@@ -549,17 +514,17 @@ static void test_rows_fp4(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_releases, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_missing_tensors, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_wrong_headers, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_wrong_data, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_first_bad_tensor, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_same_expert_twice, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_wrong_config, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_fewer_layers_than_tensors, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_dspark_needs_config, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_truncated, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_unaligned, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_releases, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_missing_tensors, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_wrong_headers, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_wrong_data, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_first_bad_tensor, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_same_expert_twice, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_wrong_config, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_fewer_layers_than_tensors, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_dspark_needs_config, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_truncated, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_unaligned, scratch_make, scratch_remove),
         cmocka_unit_test(test_rows_plain),
         cmocka_unit_test(test_rows_fp8),
         cmocka_unit_test(test_rows_fp4),
