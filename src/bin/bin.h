@@ -38,4 +38,8 @@ int usage_error(const char *command, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* A progress bar on stderr when that is a terminal, otherwise nothing (see progress.c). */
 struct progress progress_bar(void);
 
+/* The same bar for work that writes files: from now on SIGINT and SIGTERM make it ask the work to stop at the next call, so
+ * that no partial file stays behind. */
+struct progress progress_stoppable(void);
+
 #endif

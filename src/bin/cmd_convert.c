@@ -1,6 +1,5 @@
 /* `hadal convert`: packs a model's weights into the file that the fast numerics map, ahead of the first open. */
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,20 +26,6 @@ static const char help[] =
     "  hadal convert -m /models/DeepSeek-V4-Flash\n"
     "  hadal convert -m /models/DeepSeek-V4-Flash -o /fast/flash.hadal\n"
     "  hadal run -m /models/DeepSeek-V4-Flash --packed /fast/flash.hadal -p Hello\n";
-
-static volatile sig_atomic_t stop_asked;
-
-static void on_interrupt(int sig)
-{
-    (void)sig;
-    stop_asked = 1;
-}
-
-static int tell(void *arg, const char *what, uint64_t done, uint64_t total)
-{
-    progress_tell(arg, what, done, total);
-    return stop_asked;
-}
 
 struct request {
     struct model_args args;
@@ -91,12 +76,10 @@ static int verify(const struct request *r, const char *dir, const struct progres
 static int run(const struct request *r)
 {
     struct err e = {0};
-    struct progress bar = progress_bar(), p = {tell, &bar};
+    struct progress p = progress_stoppable();
     char *dir = model_find(r->args.dir, &e);
     if (dir == NULL)
         return fail("convert", &e);
-    signal(SIGINT, on_interrupt);
-    signal(SIGTERM, on_interrupt);
     int rc = r->verify ? verify(r, dir, &p, &e) : make(r, dir, &p, &e);
     free(dir);
     return rc == HD_OK ? EXIT_DONE : fail("convert", &e);

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,21 +27,6 @@ static void print_help(void)
         "  hadal synth --shape tiny --drafter mtp -o /tmp/tiny\n"
         "  hadal synth --shape flash --layers 4 --seed 7 -o /tmp/flash4      (16.4 GB)\n"
         "  hadal synth --shape flash --layers 4 --experts 16 -o /tmp/flash4s (3.6 GB)");
-}
-
-static volatile sig_atomic_t stop_asked;
-
-static void on_interrupt(int sig)
-{
-    (void)sig;
-    stop_asked = 1;
-}
-
-/* The bar, and a way to stop between two batches so that no partial files stay behind. */
-static int tell(void *arg, const char *what, uint64_t done, uint64_t total)
-{
-    progress_tell(arg, what, done, total);
-    return stop_asked;
 }
 
 static int parse_number(const char *text, int64_t min, int64_t max, int64_t *out)
@@ -82,10 +66,7 @@ static int run_synth(const struct synth_options *s, const char *dir, int n_threa
 {
     struct err e = {0};
     struct pool *pool = NULL;
-    struct progress bar = progress_bar(), p = {tell, &bar};
-    signal(SIGINT, on_interrupt);
-    signal(SIGTERM, on_interrupt);
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit shows as a write error */
+    struct progress p = progress_stoppable();
     int rc = pool_open(&pool, n_threads, &e);
     if (rc == HD_OK)
         rc = synth_write(s, dir, pool, &p, &e);

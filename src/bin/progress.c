@@ -2,6 +2,7 @@
  * take at the speed so far once that is known. */
 #include "bin/bin.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,4 +46,26 @@ static int draw(void *arg, const char *what, uint64_t done, uint64_t total)
 struct progress progress_bar(void)
 {
     return isatty(STDERR_FILENO) ? (struct progress){draw, NULL} : (struct progress){NULL, NULL};
+}
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    stop_asked = 1;
+}
+
+static int draw_or_stop(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+    if (isatty(STDERR_FILENO))
+        draw(arg, what, done, total);
+    return stop_asked;
+}
+
+struct progress progress_stoppable(void)
+{
+    signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
+    return (struct progress){draw_or_stop, NULL};
 }

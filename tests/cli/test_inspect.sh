@@ -4,21 +4,6 @@
 dir=$tap_dir/models
 mkdir "$dir"
 
-# A number of the JSON output by a path such as layers.csa.
-json() {
-    python3 -c '
-import json, sys
-v = json.load(open(sys.argv[1]))
-for k in sys.argv[2].split("."):
-    v = v[int(k)] if k.isdigit() else v[k]
-print(v)' "$tap_out" "$1"
-}
-
-expect_json() { # expect_json NAME PATH VALUE
-    got=$(json "$2" 2>&1)
-    report "$1" "$([ "$got" = "$3" ] || echo "$2 is $got, expected $3")"
-}
-
 "$HADAL" synth --shape tiny --drafter mtp -o "$dir/tiny" || exit 1
 
 run "$HADAL" inspect "$dir/tiny"

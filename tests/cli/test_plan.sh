@@ -3,21 +3,6 @@
 . tests/util/tap.sh
 plan() { run "$HADAL" plan --bandwidth 100 --memory 64 "$@"; }
 
-# A number of the JSON output by a path such as decode.0.flops.
-json() {
-    python3 -c '
-import json, sys
-v = json.load(open(sys.argv[1]))
-for k in sys.argv[2].split("."):
-    v = v[int(k)] if k.isdigit() else v[k]
-print(v)' "$tap_out" "$1"
-}
-
-expect_json() { # expect_json NAME PATH VALUE
-    got=$(json "$2" 2>&1)
-    report "$1" "$([ "$got" = "$3" ] || echo "$2 is $got, expected $3")"
-}
-
 plan --shape flash
 expect_text 'flash: KV bytes per token' 'KV cache: 3514 bytes per token'
 expect_text 'flash: layers by kind' '43 layers (2 SWA, 21 CSA, 20 HCA)'

@@ -37,3 +37,17 @@ expect_error() { # expect_error NAME CODE TEXT: the last run ended with CODE, on
     [ ! -s "$tap_out" ] || problem="$problem printed: $(head -c 500 "$tap_out")"
     report "$1" "$problem"
 }
+
+json() { # json PATH: the value of the last run's JSON at a path such as decode.0.flops
+    python3 -c '
+import json, sys
+v = json.load(open(sys.argv[1]))
+for k in sys.argv[2].split("."):
+    v = v[int(k)] if k.isdigit() else v[k]
+print(v)' "$tap_out" "$1"
+}
+
+expect_json() { # expect_json NAME PATH VALUE
+    got=$(json "$2" 2>&1)
+    report "$1" "$([ "$got" = "$3" ] || echo "$2 is $got, expected $3")"
+}
