@@ -67,9 +67,7 @@ int serving_agent(struct serving *s, struct err *e)
 {
     struct gen_usage u = {0};
     double prompts = 0, hits = 0;
-    int rc = serving_open(s, SERVING_ALL, e);
-    if (rc != HD_OK)
-        return rc;
+    int rc = HD_OK;
     json_t *body = begin_conversation(s);
     for (int i = 0; i < TURNS && rc == HD_OK; i++) {
         rc = turn(s, body, &u, e);
@@ -77,7 +75,6 @@ int serving_agent(struct serving *s, struct err *e)
         hits += (double)u.reused_tokens;
     }
     json_decref(body);
-    engine_close(&s->engine);
     if (rc != HD_OK)
         return rc;
     serving_row(s->b, "tokens", (double)u.prompt_tokens, "serving agent, last prompt of turns", TURNS);

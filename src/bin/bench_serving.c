@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWARM = 32, TAIL = 64, REPLY = 8, DECODE_TOKENS = 96, PROMPT = 32, SEQUENCES_MAX = 64, FRESH = 2 };
+enum { SWARM = 32, TAIL = 64, REPLY = 8, DECODE_TOKENS = 64, PROMPT = 32, SEQUENCES_MAX = 64, FRESH = 2 };
 
 void serving_row(struct bench *b, const char *unit, double value, const char *name, int64_t n)
 {
@@ -142,14 +142,16 @@ static int measure_hit(struct serving *s, struct err *e)
 {
     double hit[BENCH_ROUNDS_MAX], alone[BENCH_ROUNDS_MAX], deep[BENCH_ROUNDS_MAX];
     int n = s->b->rounds;
+    if (first_token_ms(s, s->prefix.n, &hit[0], e) != HD_OK) /* now the prefix is there */
+        return e->code;
     for (int k = 0; k < n; k++)
         if (first_token_ms(s, s->prefix.n, &hit[k], e) != HD_OK || first_token_ms(s, 0, &alone[k], e) != HD_OK ||
             tail_at_depth_ms(s, &deep[k], e) != HD_OK)
             return e->code;
     double ms = serving_median(hit, n);
-    serving_row(s->b, "ms", ms, "serving first token of a hit", 0);
-    serving_row(s->b, "x of tail", ms / serving_median(deep, n), "serving first token of a hit, at its depth", 0);
-    serving_row(s->b, "x of tail", ms / serving_median(alone, n), "serving first token of a hit, from nothing", 0);
+    serving_row(s->b, "ms", ms, "serving hit, first token", 0);
+    serving_row(s->b, "x of tail", ms / serving_median(deep, n), "serving hit, first token, tail at its depth", 0);
+    serving_row(s->b, "x of tail", ms / serving_median(alone, n), "serving hit, first token, tail from nothing", 0);
     return HD_OK;
 }
 
@@ -179,7 +181,7 @@ static int measure_swarm(struct serving *s, struct err *e)
     serving_row(s->b, "tokens", (double)s->prefix.n, "serving swarm prefix", 0);
     serving_row(s->b, "x less", all / computed, "serving swarm prefill work", 0);
     serving_row(s->b, "seconds", seconds, "serving swarm time", 0);
-    return measure_hit(s, e);
+    return HD_OK;
 }
 
 /* Milliseconds a reply token takes, alone and while a long prompt is computed beside it. */
@@ -202,9 +204,9 @@ static int measure_beside(struct serving *s, struct err *e)
     u = serving_wait(&j);
     engine_release(&prompt);
     double beside = (double)u.completion_ns * 1e-6 / (double)(u.completion_tokens - 1);
-    serving_row(s->b, "ms", alone, "serving reply token alone", 0);
-    serving_row(s->b, "ms", beside, "serving reply token, prompt beside", 0);
-    serving_row(s->b, "ms", beside - alone, "serving latency that the prompt adds", 0);
+    serving_row(s->b, "ms", alone, "serving beside, reply token alone", 0);
+    serving_row(s->b, "ms", beside, "serving beside, reply token with a prompt", 0);
+    serving_row(s->b, "ms", beside - alone, "serving beside, latency that the prompt adds", 0);
     return HD_OK;
 }
 
@@ -214,34 +216,55 @@ static int measure_fresh(struct serving *s, struct err *e)
     double seconds = 0, computed = 0;
     int rc = run_swarm(s, FRESH, &seconds, &computed, e);
     if (rc == HD_OK)
-        serving_row(s->b, "seconds", seconds / FRESH, "serving one request, no cache", 0);
+        serving_row(s->b, "seconds", seconds / FRESH, "serving fresh, one request without cache", 0);
+    return rc;
+}
+
+/* Whether rows of names that begin so are asked for. */
+static bool wants(const struct bench *b, const char *part)
+{
+    size_t n = b->only == NULL ? 0 : strlen(b->only);
+    return strncmp(part, b->only == NULL ? "" : b->only, n < strlen(part) ? n : strlen(part)) == 0;
+}
+
+static void make_prefix(struct serving *s)
+{
+    while (s->prefix.n < (size_t)s->b->contexts[0])
+        ids_add(&s->prefix, (int32_t)rng_below(&s->rng, (uint32_t)engine_env(s->engine)->n_vocab));
+}
+
+/* The parts that one engine serves, in order. */
+struct part {
+    const char *name;
+    int (*measure)(struct serving *s, struct err *e);
+};
+
+static int measure_parts(struct serving *s, enum serving_cache cache, const struct part *parts, size_t n, struct err *e)
+{
+    int rc = HD_OK;
+    for (size_t i = 0; i < n && rc == HD_OK; i++) {
+        if (!wants(s->b, parts[i].name))
+            continue;
+        if (s->engine == NULL && (rc = serving_open(s, cache, e)) != HD_OK)
+            return rc;
+        make_prefix(s);
+        rc = parts[i].measure(s, e);
+    }
+    engine_close(&s->engine);
     return rc;
 }
 
 int bench_serving(struct bench *b, struct err *e)
 {
+    static const struct part sharing[] = {{"serving decode", measure_decode}, {"serving swarm", measure_swarm},
+                                          {"serving hit", measure_hit}, {"serving beside", measure_beside}};
+    static const struct part agent[] = {{"serving agent", serving_agent}}, fresh[] = {{"serving fresh", measure_fresh}};
     struct serving s = {.b = b, .rng = {1}};
-    if (b->only != NULL && strncmp(b->only, "serving disk", 12) == 0)
-        return bench_spill(b, e);
-    int rc = serving_open(&s, SERVING_PAGES, e);
-    if (rc != HD_OK)
-        return rc;
-    for (int64_t i = 0; i < b->contexts[0]; i++)
-        ids_add(&s.prefix, (int32_t)rng_below(&s.rng, (uint32_t)engine_env(s.engine)->n_vocab));
-    rc = measure_decode(&s, e);
+    int rc = measure_parts(&s, SERVING_PAGES, sharing, COUNT_OF(sharing), e);
     if (rc == HD_OK)
-        rc = measure_swarm(&s, e);
+        rc = measure_parts(&s, SERVING_ALL, agent, COUNT_OF(agent), e);
     if (rc == HD_OK)
-        rc = measure_beside(&s, e);
-    engine_close(&s.engine);
-    if (rc == HD_OK)
-        rc = serving_agent(&s, e);
-    if (rc == HD_OK)
-        rc = serving_open(&s, SERVING_NONE, e);
-    if (rc == HD_OK) {
-        rc = measure_fresh(&s, e);
-        engine_close(&s.engine);
-    }
+        rc = measure_parts(&s, SERVING_NONE, fresh, COUNT_OF(fresh), e);
     ids_free(&s.prefix);
-    return rc != HD_OK ? rc : bench_spill(b, e);
+    return rc == HD_OK && wants(b, "serving disk") ? bench_spill(b, e) : rc;
 }

@@ -24,6 +24,7 @@ static const char help[] =
     "  --depth LIST        tokens before that step; it begins a sequence in any case (default 32K; --quick: none)\n"
     "  --rounds N          timings of each row, the median counts (default 5; --quick: 3)\n"
     "  --only PREFIX       only rows whose name begins so: machine, open, kv, decode, prefill, indexer, attention\n"
+    "                      (with --serving: serving decode, swarm, hit, beside, agent, fresh, disk)\n"
     "  --serving           the engine instead: replies together, a swarm over one prefix of --ctx tokens, a prompt\n"
     "                      beside a reply, an agent of 40 turns, a conversation resumed from disk\n"
     "  --http              the HTTP server instead: what it adds to a request and a token, streams at the same time\n"

@@ -171,6 +171,19 @@ static int write_index(struct writer *w)
     return rc;
 }
 
+/* Small vocabularies go without. */
+static int write_tokenizer(struct writer *w)
+{
+    struct buf b = {0};
+    char *path = path_join(w->dir, "tokenizer.json");
+    int rc = HD_OK;
+    if (synth_tokenizer_json(w->plan.cfg.vocab_size, &b))
+        rc = file_write_atomic(path, b.data, b.len, w->e);
+    free(path);
+    buf_free(&b);
+    return rc;
+}
+
 /* Last: a folder with config.json is a finished checkpoint. */
 static int write_config(struct writer *w)
 {
@@ -214,9 +227,12 @@ static void remove_files(const struct writer *w)
         unlink(path);
         free(path);
     }
-    char *index = path_join(w->dir, "model.safetensors.index.json");
-    unlink(index);
-    free(index);
+    static const char *const others[] = {"model.safetensors.index.json", "tokenizer.json"};
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        char *path = path_join(w->dir, others[i]);
+        unlink(path);
+        free(path);
+    }
     if (w->made_dir)
         rmdir(w->dir);
 }
@@ -234,6 +250,8 @@ static int write_all(struct writer *w)
     }
     if (rc == HD_OK)
         rc = write_index(w);
+    if (rc == HD_OK)
+        rc = write_tokenizer(w);
     if (rc == HD_OK)
         rc = write_config(w);
     if (rc != HD_OK)

@@ -3,7 +3,7 @@
  * The weights are random but not tame: heavy tails (Student t, 4 degrees of freedom) that reach the largest codes of
  * FP8 and FP4, outlier channels, negative FP4 zeros, block scales that differ and are sometimes tiny, router rows so
  * hot that softplus turns linear, saturated mixing gates. Their sizes are chosen so that activations stay finite and the
- * SwiGLU clamp is hit now and then. A tokenizer is not made: such a model has no language.
+ * SwiGLU clamp is hit now and then. The tokenizer has a token for each byte: such a model has no language.
  *
  * The bytes are a function of the options alone, whatever the number of threads. */
 #ifndef HADAL_MODEL_SYNTH_H
@@ -64,6 +64,8 @@ struct synth_plan {
 int synth_plan_make(struct synth_plan *p, const struct synth_options *o, struct err *e);
 void synth_plan_free(struct synth_plan *p);
 void synth_config_json(const struct synth_plan *p, struct buf *out);
+/* tokenizer.json of 256 bytes and the control tokens (synth_text.c); false when the vocabulary has no room for them. */
+bool synth_tokenizer_json(int vocab_size, struct buf *out);
 
 /* Tables that turn 16 random bits into a value; a few hundred KB. */
 struct synth_tables {

@@ -38,6 +38,9 @@ say $? "a list of contexts and one of batches"
 say $? "one row a context at batch 1, one a batch at the first context"
 ! grep -q '^prefill' "$tmp/rows.csv"
 say $? "--only leaves out other rows"
+"$HADAL" bench -m models/tiny --serving --ctx 300 --rounds 1 --only "serving swarm" --csv >"$tmp/rows.csv" 2>/dev/null &&
+    grep -q '^serving swarm prefill work,' "$tmp/rows.csv" && ! grep -q 'serving decode' "$tmp/rows.csv"
+say $? "one part of --serving"
 
 
 "$HADAL" bench -m models/tiny --quick --rounds 1 --only decode --ctx 64,256,1K --batch 2,4 --svg "$tmp/plot.svg" >/dev/null 2>&1

@@ -10,11 +10,16 @@ run "$HADAL" inspect "$dir/a"
 expect_text 'the checkpoint opens' 'DSpark, 3 stages'
 run "$HADAL" synth --shape tiny --seed 7 --drafter dspark --threads 1 -o "$dir/b"
 report 'same seed, same bytes, one thread or many' "$(diff -r -q "$dir/a" "$dir/b" 2>&1)"
+run "$HADAL" run -m "$dir/a" -p 'anything' --max-tokens 3 --seed 1 --json
+expect_text 'it has a tokenizer: the engine answers' '"completion_tokens"'
+run "$HADAL" tokenize -t "$dir/a" -s 'A"\<think>é'
+expect_text 'a token for each byte, one for <think>' '68 37 95 261 198 172'
 run "$HADAL" synth --shape tiny --layers 2 --experts 6 --vocab 100 -o "$dir/c"
 run "$HADAL" inspect "$dir/c"
 expect_text 'fewer experts' '6 experts of 128 (4 per token)'
 expect_text 'fewer layers' '2: 1 SWA, 1 CSA, 0 HCA'
 expect_text 'a smaller vocabulary' 'vocabulary       100'
+report 'without room for a tokenizer' "$([ ! -e "$dir/c/tokenizer.json" ] || echo 'tokenizer.json is there')"
 
 run "$HADAL" synth --shape tiny -o "$dir/a"
 expect_error 'an occupied folder is left alone' 1 "$dir/a: already holds a checkpoint"
