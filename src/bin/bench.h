@@ -35,6 +35,7 @@ struct bench {
     struct model_args args;
     const char *dir;
     bool quick, serving, http;
+    const char *conversation; /* file of the agent's conversation; NULL: made up */
     const char *only; /* rows whose name begins so; NULL: all */
     int rounds;
     int64_t contexts[BENCH_LIST_MAX], batches[BENCH_LIST_MAX], chunks[BENCH_LIST_MAX], depths[BENCH_LIST_MAX];

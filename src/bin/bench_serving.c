@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWARM = 32, TAIL = 64, REPLY = 8, DECODE_TOKENS = 64, PROMPT = 32, SEQUENCES_MAX = 64, FRESH = 2 };
+enum { SWARM = 32, TAIL = 64, REPLY = 8, DECODE_TOKENS = 64, QUICK_TOKENS = 16, PROMPT = 32, SEQUENCES_MAX = 64, FRESH = 2 };
 
 void serving_row(struct bench *b, const char *unit, double value, const char *name, int64_t n)
 {
@@ -66,6 +66,11 @@ double serving_median(double *v, int n)
     return v[n / 2];
 }
 
+static int decode_tokens(const struct serving *s)
+{
+    return s->b->quick ? QUICK_TOKENS : DECODE_TOKENS;
+}
+
 /* Reply tokens per second of n sequences together. */
 static int decode_rate(struct serving *s, int n, double *rate, struct err *e)
 {
@@ -73,7 +78,7 @@ static int decode_rate(struct serving *s, int n, double *rate, struct err *e)
     int64_t tokens = 0;
     uint64_t longest = 1;
     for (int i = 0; i < n; i++)
-        if ((jobs[i] = serving_submit(s, 0, PROMPT, DECODE_TOKENS, e)) == NULL)
+        if ((jobs[i] = serving_submit(s, 0, PROMPT, decode_tokens(s), e)) == NULL)
             return e->code;
     for (int i = 0; i < n; i++) {
         struct gen_usage u = serving_wait(&jobs[i]);
@@ -187,7 +192,7 @@ static int measure_swarm(struct serving *s, struct err *e)
 /* Milliseconds a reply token takes, alone and while a long prompt is computed beside it. */
 static int measure_beside(struct serving *s, struct err *e)
 {
-    struct job *j = serving_submit(s, 0, PROMPT, DECODE_TOKENS, e), *prompt;
+    struct job *j = serving_submit(s, 0, PROMPT, decode_tokens(s), e), *prompt;
     if (j == NULL)
         return e->code;
     struct gen_usage u = serving_wait(&j);

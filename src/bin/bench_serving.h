@@ -22,7 +22,7 @@ struct job *serving_submit(struct serving *s, size_t n, int more, int64_t max_to
 struct gen_usage serving_wait(struct job **j);
 double serving_median(double *v, int n);
 
-/* A conversation of 40 turns with tool results, sent back whole as JSON in every turn. */
+/* A conversation with tool results, sent back whole as JSON in every turn: the recorded one, or 40 made-up turns. */
 int serving_agent(struct serving *s, struct err *e);
 
 #endif

@@ -27,6 +27,7 @@ static const char help[] =
     "                      (with --serving: serving decode, swarm, hit, beside, agent, fresh, disk)\n"
     "  --serving           the engine instead: replies together, a swarm over one prefix of --ctx tokens, a prompt\n"
     "                      beside a reply, an agent of 40 turns, a conversation resumed from disk\n"
+    "  --conversation FILE a recorded conversation for the agent: {\"messages\": [...], \"tools\": [...]} as clients send it\n"
     "  --http              the HTTP server instead: what it adds to a request and a token, streams at the same time\n"
     "  --json              a JSON array of rows: name, value, unit, roofline, seconds, bytes, flops, ...\n"
     "  --csv               the same as CSV\n"
@@ -40,7 +41,7 @@ static const char examples[] =
 
 enum {
     OPT_QUICK = 1, OPT_CTX_LIST, OPT_BATCH, OPT_CHUNK, OPT_DEPTH, OPT_ROUNDS, OPT_ONLY, OPT_JSON, OPT_CSV, OPT_SVG,
-    OPT_SERVING, OPT_HTTP,
+    OPT_SERVING, OPT_CONVERSATION, OPT_HTTP,
 };
 enum format { OUT_TABLE, OUT_JSON, OUT_CSV };
 
@@ -78,6 +79,7 @@ static int take_option(struct bench *b, struct output *o, int c)
     case OPT_SERVING: b->serving = true; return -1;
     case OPT_HTTP: b->http = true; return -1;
     case OPT_SVG: o->svg = optarg; return -1;
+    case OPT_CONVERSATION: b->conversation = optarg; return -1;
     case OPT_ONLY: b->only = optarg; return -1;
     case OPT_JSON: o->format = OUT_JSON; return -1;
     case OPT_CSV: o->format = OUT_CSV; return -1;
@@ -192,6 +194,7 @@ int cmd_bench(int argc, char **argv)
         {"rounds", required_argument, NULL, OPT_ROUNDS},
         {"only", required_argument, NULL, OPT_ONLY},
         {"serving", no_argument, NULL, OPT_SERVING},
+        {"conversation", required_argument, NULL, OPT_CONVERSATION},
         {"http", no_argument, NULL, OPT_HTTP},
         {"json", no_argument, NULL, OPT_JSON},
         {"csv", no_argument, NULL, OPT_CSV},
@@ -209,5 +212,7 @@ int cmd_bench(int argc, char **argv)
         rc = take_option(&b, &out, c);
     if (rc < 0 && optind < argc)
         rc = usage_error("bench", "'%s' is not an option", argv[optind]);
+    if (rc < 0 && b.conversation != NULL && !b.serving)
+        rc = usage_error("bench", "--conversation is for --serving");
     return rc < 0 ? run(&b, &out) : rc;
 }
