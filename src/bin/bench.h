@@ -16,8 +16,8 @@ struct bench_work {
 
 /* One speed. The roofline is the least time that the machine's measured peaks allow for the work: traffic and
  * arithmetic overlap at best (roofline), or follow each other as reading weights, keys and rows and scoring keys do in
- * one token's decode (roofline_sum). Both are that time over the time it took, medians over rounds in which the peaks
- * were measured too. */
+ * one token's decode (roofline_sum). Both are that time, by the highest peaks measured between the row's rounds, over the
+ * median of the times it took. */
 struct bench_row {
     char name[64];
     const char *unit;
@@ -29,6 +29,7 @@ struct bench_row {
     int rounds;
     int64_t context;         /* tokens before the step; 0 with chunks from the start */
     int batch, chunk;        /* 0: not a step of this kind */
+    struct fast_peaks *peaks; /* [rounds + 1], before the first round and after each; freed by bench_close */
 };
 
 struct bench {

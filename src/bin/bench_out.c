@@ -49,6 +49,18 @@ void bench_print_csv(const struct bench *b)
     }
 }
 
+/* Every peak measured between the row's rounds, as it was. */
+static json_t *peaks_json(const struct bench_row *r)
+{
+    json_t *read = json_array(), *flops = json_array(), *int8 = json_array();
+    for (int i = 0; i <= r->rounds; i++) {
+        json_array_append_new(read, json_real(r->peaks[i].read * 1e-9));
+        json_array_append_new(flops, json_real(r->peaks[i].flops * 1e-9));
+        json_array_append_new(int8, json_real(r->peaks[i].int8_ops * 1e-9));
+    }
+    return json_pack("{s:o, s:o, s:o}", "read_gb_per_s", read, "bf16_gflop_per_s", flops, "int8_gop_per_s", int8);
+}
+
 static json_t *row_json(const struct bench *b, const struct bench_row *r)
 {
     json_t *o = json_pack("{s:s, s:f, s:s}", "name", r->name, "value", r->value, "unit", r->unit);
@@ -66,6 +78,7 @@ static json_t *row_json(const struct bench *b, const struct bench_row *r)
                      rate(r->work.flops + r->work.index_flops, r));
     json_object_update(o, more);
     json_decref(more);
+    json_object_set_new(o, "peaks", peaks_json(r));
     if (r->projected > 0) {
         json_object_set_new(o, "projected_full_depth", json_real(r->projected));
         json_object_set_new(o, "projected_how",

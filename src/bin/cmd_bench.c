@@ -10,12 +10,13 @@ static const char help[] =
     "usage: hadal bench [-m MODEL] [OPTIONS]\n"
     "\n"
     "Measures read bandwidth and bf16, int8 and fp32 peaks of this machine, then decode at context frontiers and batch\n"
-    "sizes, prefill by chunk and depth, and the indexer and attention alone. The peaks are measured again around every\n"
-    "timing; a row's roofline is the least time that they allow for its bytes and operations over the time it took\n"
-    "(median of rounds). Contexts are filled with made-up KV state instead of a prefill. A slice of a released width\n"
-    "also gets the speed of the full depth at the same fraction of its own roofline. Without a model a small slice of\n"
-    "Flash's widths is made (1.1 GB in $TMPDIR, removed at the end); 'hadal synth' makes others. Compare ratios, not\n"
-    "absolute speeds, of machines that do other work.\n"
+    "sizes, prefill by chunk and depth, and the indexer and attention alone. The peaks are measured again between the\n"
+    "rounds of a row; its roofline is the least time that the highest of them allow for its bytes and operations, over\n"
+    "the time it took (median of rounds, the fastest of up to five calls within a quarter of a second in each). Contexts\n"
+    "are filled with made-up KV state instead of a prefill. A slice of a released width also gets the speed of the full\n"
+    "depth at the same fraction of its own roofline. Without a model a small slice of Flash's widths is made (1.1 GB in\n"
+    "$TMPDIR, removed at the end); 'hadal synth' makes others. Compare ratios, not absolute speeds, of machines that do\n"
+    "other work.\n"
     "\n"
     "  --quick             few rows, three rounds, at most one after half a minute\n"
     "  --ctx LIST          contexts of decode, e.g. 4K,64K,1M (default 2K,4K, ... 1M; --quick: 4K)\n"
@@ -173,9 +174,9 @@ static int run(struct bench *b, const struct output *o)
     b->args.model.pack_in_memory |= slice; /* it is used once */
     defaults(b);
     int rc = measure(b, &e);
-    bench_close(b);
     if (rc == HD_OK)
         rc = print(b, o, &e);
+    bench_close(b);
     if (slice)
         bench_slice_remove(dir);
     else

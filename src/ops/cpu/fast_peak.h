@@ -15,6 +15,11 @@ struct fast_peaks {
     double read, flops, int8_ops; /* bytes/s, FLOP/s (bf16 where the level has it), byte multiply-add OP/s */
     double fp32_flops;
 };
+/* The best of a few runs of each, every thread on a CPU of its own (the workers of p stay there): what else happens on the
+ * machine, and threads of another pool that still spin, make a run slower and never faster. mem: `bytes` of memory to
+ * read, larger than the caches. */
 struct fast_peaks fast_peaks_measure(struct pool *p, enum cpu_isa isa, const void *mem, size_t bytes);
+/* The larger of each. */
+struct fast_peaks fast_peaks_max(struct fast_peaks a, struct fast_peaks b);
 
 #endif
