@@ -1,5 +1,5 @@
-/* An agent that sends its whole conversation back in every turn: with replies of the model and made-up results, or a recorded
- * conversation. */
+/* An agent that sends its whole conversation back in every turn: with replies of the model and made-up results, or a
+ * recorded one. */
 #include "bin/bench_serving.h"
 
 #include <string.h>

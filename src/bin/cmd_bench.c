@@ -28,7 +28,7 @@ static const char help[] =
     "                      (with --serving: serving decode, swarm, hit, beside, agent, fresh, disk)\n"
     "  --serving           the engine instead: replies together, a swarm over one prefix of --ctx tokens, a prompt\n"
     "                      beside a reply, an agent of 40 turns, a conversation resumed from disk\n"
-    "  --conversation FILE a recorded conversation for the agent: {\"messages\": [...], \"tools\": [...]} as clients send it\n"
+    "  --conversation FILE a recorded conversation for that agent: {\"messages\": [...], \"tools\": [...]}\n"
     "  --http              the HTTP server instead: what it adds to a request and a token, streams at the same time\n"
     "  --json              a JSON array of rows: name, value, unit, roofline, seconds, bytes, flops, ...\n"
     "  --csv               the same as CSV\n"

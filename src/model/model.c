@@ -278,7 +278,9 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
     kv_layout_init(&m->kv, c, m->numerics == NUM_EXACT ? KV_F32 : KV_FP8, m->n_drafter, m->mtp);
     m->fingerprint = fingerprint_of(m, o);
     rc = alloc_workspace(m, e);
-    return rc != HD_OK ? rc : open_pools(m, o->kv_budget_bytes, o->tail_share, e);
+    if (rc == HD_OK)
+        rc = open_pools(m, o->kv_budget_bytes, o->tail_share, e);
+    return rc != HD_OK ? rc : model_reserve_scratch(m, e);
 }
 
 /* ---------------------------------------------------------------- the device's own layout */

@@ -91,6 +91,8 @@ void dspark_close(struct model *m);
 void dspark_take_layer(struct model *m, int layer);
 void dspark_step(struct model *m, const struct step_item *items, int n_items);
 int dspark_check(const struct model *m, const struct step_item *it, struct err *e);
+/* scratch.c: after the pools are open. */
+int model_reserve_scratch(struct model *m, struct err *e);
 /* Grows a logits buffer to n rows. */
 int model_logits_room(struct model *m, float **buf, size_t *cap, size_t n, struct err *e);
 void model_tell(struct model *m, enum watch_point p, int layer, const float *v, const int32_t *ints, int n, int dim);

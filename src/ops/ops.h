@@ -274,6 +274,21 @@ struct op_gather { /* y[i] = x[rows[i]] */
 
 struct dev;
 
+/* The largest operations that a model will ask for: what scratch memory is sized by. */
+struct op_linear_size {
+    int n, cols, groups;
+};
+struct op_limits {
+    int rows;             /* of a step */
+    int heads, head_dim, keys; /* keys: most window rows and compressed entries of one query */
+    int index_heads, index_dim;
+    int64_t index_keys;   /* most that an indexer looks at */
+    int streams, dim;
+    int experts, experts_per_row, expert_dim; /* without the shared one */
+    const struct op_linear_size *linear;
+    int n_linear;
+};
+
 struct ops {
     const char *name;
     void (*close)(struct dev **d);
@@ -284,6 +299,11 @@ struct ops {
     void (*download)(struct dev *d, void *to, const void *from, size_t bytes);
     /* Waits for everything; the first error of the device since it was opened. */
     int (*sync)(struct dev *d, struct err *e);
+
+    /* Once, before the first operation: takes all scratch memory that operations within these limits need, so that none of
+     * them takes any. HD_ENOMEM says how much was asked for. scratch_bytes: what the device holds of it. */
+    int (*reserve)(struct dev *d, const struct op_limits *l, struct err *e);
+    uint64_t (*scratch_bytes)(const struct dev *d);
 
     /* Once per matrix, before its first use: the device may keep a copy in a layout of its own (w->packed), after which
      * linear and moe read only that. true: it did, and the caller may drop the stored form from memory. */

@@ -1,11 +1,12 @@
 /* The step thread takes no memory: malloc and its relatives count what is asked for during the engine's rounds, over
  * prompts, replies, hits, copies of running states, cancels, evictions and requests that are put back; over a device
- * without mathematics, and with the embedded model once its kernels have seen steps of this size and depth. */
+ * without mathematics, and from the first step on with the embedded model, in all numerics and with several threads. */
 #include "engine/job.h"
 #include "fake_device.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,12 +25,13 @@
 #endif
 
 static _Thread_local bool in_round;
-static int n_allocations;
+static atomic_bool pool_counts; /* the threads of the pool count too: nobody else runs meanwhile */
+static atomic_int n_allocations;
 static size_t last_bytes;
 
 static void count(size_t bytes)
 {
-    if (in_round) {
+    if (in_round || pool_counts) {
         n_allocations++;
         last_bytes = bytes;
     }
@@ -77,13 +79,11 @@ void *aligned_alloc(size_t align, size_t n)
 
 static struct tokenizer *tokenizer;
 
-static bool counts = true;
-
 static void round_counted(struct engine *e)
 {
-    in_round = counts;
+    in_round = pool_counts = true;
     engine_round(e);
-    in_round = false;
+    in_round = pool_counts = false;
     if (n_allocations > 0)
         fail_msg("%d allocations in a round of the engine, the last of %zu bytes", n_allocations, last_bytes);
 }
@@ -173,9 +173,8 @@ static void test_fake_device(void **state)
     fake_device_free(&device);
 }
 
-static void test_model(void **state)
+static void try_model(enum numerics numerics, bool native)
 {
-    (void)state;
     struct model_options mo;
     struct model *m;
     struct err err = {0};
@@ -186,7 +185,9 @@ static void test_model(void **state)
     mo.max_rows = 256;
     mo.tail_share = 0.25;
     mo.kv_budget_bytes = 8 << 20;
-    mo.n_threads = 1; /* each thread has its own scratch memory */
+    mo.n_threads = 3; /* each has its own scratch memory */
+    mo.numerics = numerics;
+    mo.native = native;
     if (model_open(&m, "models/tiny", &mo, NULL, &err) != HD_OK)
         fail_msg("%s", err.msg);
     uint64_t page = model_page_bytes(m), tail = model_tail_bytes(m);
@@ -195,12 +196,20 @@ static void test_model(void **state)
     env.n_vocab = model_config(m)->vocab_size;
     const int32_t eos[1] = {model_config(m)->eos_id};
     assert_int_equal(engine_create(&e, runner_of_model(m), &env, eos, 1, &o, &err), HD_OK);
-    counts = false; /* the kernels' scratch memory grows to the largest step and depth that were seen */
-    live(e, 6, 400, 24, false);
-    counts = true;
-    live(e, 10, 400, 24, false);
+    uint64_t scratch = model_scratch_bytes(m);
+    live(e, 10, 900, 24, false);
     assert_true(e->counts.reused_tokens > 0);
+    assert_true(scratch > 0 && model_scratch_bytes(m) == scratch);
     engine_destroy(e);
+}
+
+static void test_model(void **state)
+{
+    (void)state;
+    try_model(NUM_FAST, false);
+    try_model(NUM_FAST, true);
+    try_model(NUM_REFERENCE, false);
+    try_model(NUM_EXACT, false);
 }
 
 int main(void)

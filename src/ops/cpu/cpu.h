@@ -17,7 +17,7 @@ struct cpu_dev {
     struct pool *pool;
     const struct kern *kern;
     struct attn_kern tile;      /* of the fast numerics */
-    struct scratch *per_thread; /* [threads], grown on first use to the largest need seen */
+    struct scratch *per_thread; /* [threads], sized by reserve; without it grown to the largest need seen */
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
     struct err first_error;
     /* the fast path (NUM_FAST) */
@@ -44,6 +44,12 @@ float *cpu_scratch(struct cpu_dev *c, int i_thread, size_t n);
 float *cpu_shared_scratch(struct cpu_dev *c, size_t n);
 /* The same for packed activations, in bytes. */
 uint8_t *cpu_packed_scratch(struct cpu_dev *c, size_t bytes);
+
+/* ops->reserve and ops->scratch_bytes (cpu_reserve.c), and what single operations need, in floats. */
+int cpu_reserve(struct dev *d, const struct op_limits *l, struct err *e);
+uint64_t cpu_scratch_bytes(const struct dev *d);
+size_t cpu_attn_floats(size_t keys, int head_dim);          /* of a thread */
+size_t cpu_index_floats(int heads, int dim, int64_t keys);  /* of a thread */
 
 /* pool_run, unless the whole work is too small (in multiply-adds) to be worth waking threads. */
 void cpu_run(struct cpu_dev *c, int n_tasks, double work, void (*fn)(void *, int, int), void *arg);

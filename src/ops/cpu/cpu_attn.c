@@ -181,6 +181,12 @@ static void attend_heads(const struct attn_job *j, int i, int h0, int h1, int n_
         attend_head(j, i, h, n_window, n_entries, keys);
 }
 
+/* Queries of the tiles, then the keys. */
+size_t cpu_attn_floats(size_t keys, int head_dim)
+{
+    return (TILES_AT_ONCE * ATTN_HEADS + keys) * (size_t)head_dim;
+}
+
 static void row_task(void *arg, int i, int i_thread)
 {
     const struct attn_job *j = arg;
@@ -188,7 +194,7 @@ static void row_task(void *arg, int i, int i_thread)
     int nw = window_rows(j, i), ne = entry_rows(j, i);
     size_t hd = (size_t)o->dims.head_dim;
     size_t n_q = TILES_AT_ONCE * ATTN_HEADS * hd;
-    float *q = cpu_scratch(j->c, i_thread, n_q + (size_t)(nw + ne) * hd), *keys = q + n_q;
+    float *q = cpu_scratch(j->c, i_thread, cpu_attn_floats((size_t)(nw + ne), o->dims.head_dim)), *keys = q + n_q;
     load_window(j, i, nw, keys);
     load_entries(j, i, ne, keys + (size_t)nw * hd);
     attend_heads(j, i, 0, o->heads, nw, ne, keys, q);
@@ -198,7 +204,7 @@ static void heads_task(void *arg, int i_task, int i_thread)
 {
     const struct attn_job *j = arg;
     int first = i_task * j->heads_per_task, last = first + j->heads_per_task;
-    float *q = cpu_scratch(j->c, i_thread, TILES_AT_ONCE * ATTN_HEADS * (size_t)j->o->dims.head_dim);
+    float *q = cpu_scratch(j->c, i_thread, cpu_attn_floats(0, j->o->dims.head_dim));
     attend_heads(j, j->i_row, first, last < j->o->heads ? last : j->o->heads, j->n_window, j->n_entries, j->keys, q);
 }
 

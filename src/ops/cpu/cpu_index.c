@@ -153,6 +153,12 @@ static void select_all(int32_t *ids, int64_t n, int topk)
         ids[i] = i < n ? i : -1;
 }
 
+/* The query, a block of keys, a score a key. */
+size_t cpu_index_floats(int heads, int dim, int64_t keys)
+{
+    return fast_query_floats(heads, dim) + KEYS_PER_BLOCK * (size_t)dim + (size_t)keys;
+}
+
 static void row_task(void *arg, int i, int i_thread)
 {
     const struct index_job *j = arg;
@@ -166,7 +172,7 @@ static void row_task(void *arg, int i, int i_thread)
     }
     struct index_row r;
     size_t query = fast_query_floats(o->heads, o->dim), keys = KEYS_PER_BLOCK * (size_t)o->dim;
-    float *mem = cpu_scratch(j->c, i_thread, query + keys + (size_t)n), *score = mem + query + keys;
+    float *mem = cpu_scratch(j->c, i_thread, cpu_index_floats(o->heads, o->dim, n)), *score = mem + query + keys;
     prepare_row(j, row, mem, &r);
     score_keys(j, &r, 0, n, mem + query, score);
     top_k(score, n, o->topk, ids);
