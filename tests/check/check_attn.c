@@ -29,7 +29,7 @@ static void call_attn(void *arg)
 {
     struct attn_call *c = arg;
     for (int b = 0; b < c->t->n_blocks; b++)
-        c->fn(c->q, (const float *)(const void *)c->keys[b].data, c->t->n[b], c->t->hd, &c->st,
+        c->fn(c->q, 1, (const float *)(const void *)c->keys[b].data, (size_t)c->t->hd, c->t->n[b], c->t->hd, &c->st,
               (float *)(void *)c->acc.data);
 }
 
@@ -133,6 +133,83 @@ static bool attn_case_passes(const struct level *l, const struct attn_case *t, s
     return ok;
 }
 
+/* Several tiles at once over keys with room between them: each has the bits that it has alone. */
+static bool tiles_alike(const struct level *l, struct rng *r, int n_tiles, int n, int hd)
+{
+    attn_block_fn *fn = attn_kern_for(l->isa).attn_block;
+    size_t tile = ATTN_HEADS * (size_t)hd, ld = (size_t)hd + 16, n_q = (size_t)n_tiles * tile;
+    float *q = xcalloc(n_q, sizeof *q), *keys = xcalloc((size_t)n * ld, sizeof *keys), *acc = xcalloc(2 * n_q, sizeof *acc);
+    float *close = xcalloc((size_t)(n * hd), sizeof *close), *alone = acc + n_q;
+    struct attn_tile st[ATTN_TILES], one[ATTN_TILES];
+    for (int t = 0; t < n_tiles; t++)
+        st[t] = one[t] = (struct attn_tile){.top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
+    for (size_t i = 0; i < n_q; i++)
+        q[i] = (float)rng_normal(r) * 0.2f;
+    for (size_t i = 0; i < (size_t)n * ld; i++)
+        keys[i] = i % ld < (size_t)hd ? (float)rng_normal(r) : NAN;
+    for (int k = 0; k < n; k++)
+        memcpy(close + k * hd, keys + (size_t)k * ld, (size_t)hd * sizeof *close);
+    for (int turn = 0; turn < 2; turn++) {
+        fn(q, n_tiles, keys, ld, n, hd, st, acc);
+        for (int t = 0; t < n_tiles; t++)
+            fn(q + (size_t)t * tile, 1, close, (size_t)hd, n, hd, &one[t], alone + (size_t)t * tile);
+    }
+    bool ok = memcmp(acc, alone, n_q * sizeof *acc) == 0 && memcmp(st, one, (size_t)n_tiles * sizeof *st) == 0;
+    free(q);
+    free(keys);
+    free(acc);
+    free(close);
+    return ok;
+}
+
+struct row_call {
+    kv_row_fn *fn;
+    struct kv_dims dims;
+    struct guarded in, out;
+};
+
+static void call_row(void *arg)
+{
+    struct row_call *c = arg;
+    c->fn(&c->dims, c->in.data, (float *)(void *)c->out.data);
+}
+
+/* A stored row of any bytes, every code and scale but NaN among them, against kv_row_get. */
+static bool row_passes(const struct level *l, struct rng *r, enum kv_row_format f, int hd, int rope, const char **why)
+{
+    bool ok = true;
+    for (int side = GUARD_AFTER; ok && side <= GUARD_BEFORE; side++) {
+        struct row_call c = {.fn = attn_kern_for(l->isa).kv_row, .dims = kv_dims_of(f, hd, rope, 128)};
+        guard_open(&c.in, c.dims.row_bytes, (enum guard_side)side);
+        guard_open(&c.out, (size_t)hd * sizeof(float), (enum guard_side)side);
+        for (size_t i = 0; i < c.dims.row_bytes; i++)
+            c.in.data[i] = (uint8_t)rng_below(r, 0x7f);
+        float *want = xcalloc((size_t)hd, sizeof *want);
+        kv_row_get(&c.dims, c.in.data, want);
+        *why = "crashed";
+        ok = run_caught(call_row, &c);
+        if (ok && memcmp(c.out.data, want, c.out.bytes) != 0) {
+            *why = "other bits than kv_row_get";
+            ok = false;
+        }
+        free(want);
+        guard_close(&c.in);
+        guard_close(&c.out);
+    }
+    return ok;
+}
+
+static void check_rows(const struct level *l, struct rng *r)
+{
+    static const int shapes[][2] = {{512, 64}, {64, 32}, {128, 64}, {96, 8}, {32, 2}};
+    const char *why = "";
+    bool ok = true;
+    for (size_t i = 0; ok && i < COUNT_OF(shapes); i++)
+        ok = row_passes(l, r, KV_FP8, shapes[i][0], shapes[i][1], &why) &&
+             row_passes(l, r, KV_F32, shapes[i][0], shapes[i][1], &why);
+    report(ok, "rows decoded", l->name, why);
+}
+
 struct scores_call {
     index_block_fn *fn;
     int heads, n, dim;
@@ -209,6 +286,10 @@ void check_attn_kernels(void)
         for (size_t i = 0; ok && i < COUNT_OF(cases); i++)
             ok = attn_case_passes(&levels[l], &cases[i], &r, &why);
         report(ok, "attention tiles", levels[l].name, why);
+        ok = tiles_alike(&levels[l], &r, 3, 64, 512) && tiles_alike(&levels[l], &r, ATTN_TILES, 7, 96) &&
+             tiles_alike(&levels[l], &r, 2, 1, 32);
+        report(ok, "attention tiles together", levels[l].name, "a tile depends on its neighbours");
+        check_rows(&levels[l], &r);
         ok = true;
         for (size_t i = 0; ok && i < COUNT_OF(shapes); i++)
             ok = scores_pass(&levels[l], shapes[i][0], shapes[i][1], shapes[i][2], &r, &why);

@@ -1,6 +1,7 @@
-/* Body of every kern_attn_<isa>.c: define ATTN_NAME, INDEX_NAME and ATTN_WIDTH (fp32 lanes of a
+/* Body of every kern_attn_<isa>.c: define ATTN_NAME, INDEX_NAME, ROW_NAME and ATTN_WIDTH (fp32 lanes of a
  * register) before including. */
 #include "ops/cpu/attn_kern.h"
+#include "ops/kv_decode.h"
 
 #include <math.h>
 #include <string.h>
@@ -8,41 +9,66 @@
 typedef float vec __attribute__((vector_size(ATTN_WIDTH * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(ATTN_WIDTH * 4), aligned(4), may_alias));
 
-#define AT(p) (*(const vec *)(p))
+typedef float quad __attribute__((vector_size(16), aligned(4), may_alias)); /* a value of each head of a tile */
+typedef int32_t iquad __attribute__((vector_size(16), aligned(4), may_alias));
+enum { KEYS_AT_ONCE = 3, KEYS_IN_CACHE = 6 };
 
-static inline float sum_lanes(const vec *v)
+#define UNROLL _Pragma("GCC unroll 16")
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define AT(p) (*(const vec *)(p))
+#define QUAD(p) (*(const quad *)(p))
+
+/* The sums of four vectors' lanes. */
+ALWAYS_INLINE quad fold(vec v)
 {
-    float a[ATTN_WIDTH], s = 0;
-    memcpy(a, v, sizeof a);
-    for (int i = 0; i < ATTN_WIDTH; i++)
-        s += a[i];
-    return s;
+    quad part[ATTN_WIDTH / 4];
+    memcpy(part, &v, sizeof part);
+    UNROLL
+    for (int n = ATTN_WIDTH / 8; n > 0; n /= 2)
+        UNROLL
+        for (int k = 0; k < n; k++)
+            part[k] += part[k + n];
+    return part[0];
 }
 
-/* Scores of two keys for the four heads of the tile, head h at s[h * stride]. */
-static inline void scores_2(const float *q, const float *k0, const float *k1, int hd, float *s, int stride)
+ALWAYS_INLINE quad sum_lanes(vec va, vec vb, vec vc, vec vd)
 {
-    vec a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
-    const float *q1 = q + hd, *q2 = q1 + hd, *q3 = q2 + hd;
+    quad a = fold(va), b = fold(vb), c = fold(vc), d = fold(vd);
+    quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
+/* Scores of KEYS_AT_ONCE keys, n of them there, for the four heads of a tile: s [n][ATTN_HEADS]. */
+ALWAYS_INLINE void scores(const float *q, const float *keys, size_t ld, int n, int hd, float *s)
+{
+    const vec zero = {0};
+    vec a[KEYS_AT_ONCE] = {zero, zero, zero}, b[KEYS_AT_ONCE] = {zero, zero, zero};
+    vec c[KEYS_AT_ONCE] = {zero, zero, zero}, d[KEYS_AT_ONCE] = {zero, zero, zero};
+    const float *k0 = keys, *k1 = n > 1 ? k0 + ld : k0, *k2 = n > 2 ? k1 + ld : k0;
     for (int i = 0; i < hd; i += ATTN_WIDTH) {
-        vec x = AT(k0 + i), y = AT(k1 + i);
-        a0 += AT(q + i) * x;
-        a1 += AT(q1 + i) * x;
-        a2 += AT(q2 + i) * x;
-        a3 += AT(q3 + i) * x;
-        b0 += AT(q + i) * y;
-        b1 += AT(q1 + i) * y;
-        b2 += AT(q2 + i) * y;
-        b3 += AT(q3 + i) * y;
+        vec x = AT(k0 + i), y = AT(k1 + i), z = AT(k2 + i), h = AT(q + i);
+        a[0] += h * x;
+        a[1] += h * y;
+        a[2] += h * z;
+        h = AT(q + hd + i);
+        b[0] += h * x;
+        b[1] += h * y;
+        b[2] += h * z;
+        h = AT(q + 2 * hd + i);
+        c[0] += h * x;
+        c[1] += h * y;
+        c[2] += h * z;
+        h = AT(q + 3 * hd + i);
+        d[0] += h * x;
+        d[1] += h * y;
+        d[2] += h * z;
     }
-    s[0] = sum_lanes(&a0);
-    s[stride] = sum_lanes(&a1);
-    s[2 * stride] = sum_lanes(&a2);
-    s[3 * stride] = sum_lanes(&a3);
-    s[1] = sum_lanes(&b0);
-    s[stride + 1] = sum_lanes(&b1);
-    s[2 * stride + 1] = sum_lanes(&b2);
-    s[3 * stride + 1] = sum_lanes(&b3);
+    quad sum[KEYS_AT_ONCE];
+    UNROLL
+    for (int k = 0; k < KEYS_AT_ONCE; k++)
+        sum[k] = sum_lanes(a[k], b[k], c[k], d[k]);
+    memcpy(s, sum, (size_t)n * sizeof *sum);
 }
 
 /* e^x for x <= 0, relative error below 2e-7; 0 below -87. 2^n is put together from bits, the rest is a polynomial of the
@@ -70,83 +96,98 @@ static inline void exp_in_place(float *p)
     memcpy(p, &out, sizeof out);
 }
 
-/* Numerators of one head in place, its running maximum and sum; returns the factor that earlier sums shrink by. */
-static float soften(float *s, int n, float *top, float *den)
+/* Numerators s [ATTN_KEYS][ATTN_HEADS] of a tile in place, its running maxima and sums; back: the factors that earlier sums
+ * shrink by. */
+static inline void soften(float *s, int n, struct attn_tile *st, float *back)
 {
-    float m = *top;
+    quad top = QUAD(st->top), sums;
+    for (int k = 0; k < n; k++) {
+        quad x = QUAD(s + k * ATTN_HEADS);
+        iquad more = x > top;
+        top = (quad)(((iquad)x & more) | ((iquad)top & ~more));
+    }
     for (int k = 0; k < n; k++)
-        m = s[k] > m ? s[k] : m;
-    for (int k = 0; k < n; k++)
-        s[k] -= m;
-    for (int k = n; k < ATTN_KEYS; k++)
+        *(quad *)(s + k * ATTN_HEADS) -= top;
+    for (int k = n * ATTN_HEADS; k < ATTN_KEYS * ATTN_HEADS; k++)
         s[k] = -INFINITY;
     vec sum = {0};
-    for (int k = 0; k < ATTN_KEYS; k += ATTN_WIDTH) {
+    for (int k = 0; k < ATTN_KEYS * ATTN_HEADS; k += ATTN_WIDTH) {
         exp_in_place(s + k);
         sum += AT(s + k);
     }
-    float back = expf(*top - m);
-    *den = *den * back + sum_lanes(&sum);
-    *top = m;
-    return back;
-}
-
-/* acc = acc * back + p keys, a strip of two registers at a time. */
-static void add_values(const float *p, const float *back, const float *keys, int n, int hd, float *acc)
-{
-    for (int i = 0; i < hd; i += 2 * ATTN_WIDTH) {
-        float *o0 = acc + i, *o1 = o0 + hd, *o2 = o1 + hd, *o3 = o2 + hd;
-        vec a0 = AT(o0) * back[0], a1 = AT(o1) * back[1], a2 = AT(o2) * back[2], a3 = AT(o3) * back[3];
-        vec b0 = AT(o0 + ATTN_WIDTH) * back[0], b1 = AT(o1 + ATTN_WIDTH) * back[1];
-        vec b2 = AT(o2 + ATTN_WIDTH) * back[2], b3 = AT(o3 + ATTN_WIDTH) * back[3];
-        const float *key = keys + i;
-        for (int k = 0; k < n; k++, key += hd) {
-            vec x = AT(key), y = AT(key + ATTN_WIDTH);
-            a0 += x * p[k];
-            a1 += x * p[ATTN_KEYS + k];
-            a2 += x * p[2 * ATTN_KEYS + k];
-            a3 += x * p[3 * ATTN_KEYS + k];
-            b0 += y * p[k];
-            b1 += y * p[ATTN_KEYS + k];
-            b2 += y * p[2 * ATTN_KEYS + k];
-            b3 += y * p[3 * ATTN_KEYS + k];
-        }
-        memcpy(o0, &a0, sizeof a0);
-        memcpy(o1, &a1, sizeof a1);
-        memcpy(o2, &a2, sizeof a2);
-        memcpy(o3, &a3, sizeof a3);
-        memcpy(o0 + ATTN_WIDTH, &b0, sizeof b0);
-        memcpy(o1 + ATTN_WIDTH, &b1, sizeof b1);
-        memcpy(o2 + ATTN_WIDTH, &b2, sizeof b2);
-        memcpy(o3 + ATTN_WIDTH, &b3, sizeof b3);
+    sums = fold(sum);
+    for (int h = 0; h < ATTN_HEADS; h++) {
+        back[h] = expf(st->top[h] - top[h]);
+        st->den[h] = st->den[h] * back[h] + sums[h];
+        st->top[h] = top[h];
     }
 }
 
-void ATTN_NAME(const float *q, const float *keys, int n, int hd, struct attn_tile *st, float *acc)
+/* acc = acc * back + p keys for a strip of nv registers: p [n][ATTN_HEADS], the strip of key k at key + k * ld, of head h
+ * at acc + h * hd. */
+ALWAYS_INLINE void add_values(const float *p, const float *back, const float *key, size_t ld, int n, int hd, const int nv,
+                              float *acc)
 {
-    float s[ATTN_HEADS * ATTN_KEYS], back[ATTN_HEADS];
-    for (int k = 0; k < n; k += 2) /* an odd last key is scored twice, the copy is dropped by soften */
-        scores_2(q, keys + (size_t)k * (size_t)hd, keys + (size_t)(k + 1 < n ? k + 1 : k) * (size_t)hd, hd, s + k,
-                 ATTN_KEYS);
-    for (int h = 0; h < ATTN_HEADS; h++)
-        back[h] = soften(s + h * ATTN_KEYS, n, &st->top[h], &st->den[h]);
-    add_values(s, back, keys, n, hd, acc);
+    vec a[ATTN_HEADS * 3], x[3];
+    UNROLL
+    for (int i = 0; i < ATTN_HEADS * nv; i++)
+        a[i] = AT(acc + i / nv * hd + i % nv * ATTN_WIDTH) * back[i / nv];
+    for (int k = 0; k < n; k++, key += ld, p += ATTN_HEADS) {
+        UNROLL
+        for (int i = 0; i < nv; i++)
+            x[i] = AT(key + i * ATTN_WIDTH);
+        UNROLL
+        for (int i = 0; i < ATTN_HEADS * nv; i++)
+            a[i] += x[i % nv] * p[i / nv];
+    }
+    UNROLL
+    for (int i = 0; i < ATTN_HEADS * nv; i++)
+        memcpy(acc + i / nv * hd + i % nv * ATTN_WIDTH, &a[i], sizeof a[i]);
+}
+
+/* What is shared by the tiles stays in the cache while they take turns: a few whole keys for the scores, a strip of all
+ * keys for the values. */
+void ATTN_NAME(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd, struct attn_tile *st, float *acc)
+{
+    enum { TILE_SCORES = ATTN_KEYS * ATTN_HEADS };
+    float s[ATTN_TILES * TILE_SCORES], back[ATTN_TILES * ATTN_HEADS];
+    size_t tile = ATTN_HEADS * (size_t)hd;
+    for (int k0 = 0; k0 < n; k0 += KEYS_IN_CACHE)
+        for (int t = 0; t < n_tiles; t++)
+            for (int k = k0; k < n && k < k0 + KEYS_IN_CACHE; k += KEYS_AT_ONCE)
+                scores(q + (size_t)t * tile, keys + (size_t)k * ld, ld, n - k < KEYS_AT_ONCE ? n - k : KEYS_AT_ONCE, hd,
+                       s + t * TILE_SCORES + k * ATTN_HEADS);
+    for (int t = 0; t < n_tiles; t++)
+        soften(s + t * TILE_SCORES, n, &st[t], back + t * ATTN_HEADS);
+    for (int i = 0, left = hd / ATTN_WIDTH; left > 0;) {
+        int nv = left >= 3 && left != 4 ? 3 : 2; /* hd is a multiple of 32, so left is never 1 */
+        for (int t = 0; t < n_tiles; t++) {
+            const float *p = s + t * TILE_SCORES, *b = back + t * ATTN_HEADS;
+            if (nv == 3)
+                add_values(p, b, keys + i, ld, n, hd, 3, acc + (size_t)t * tile + i);
+            else
+                add_values(p, b, keys + i, ld, n, hd, 2, acc + (size_t)t * tile + i);
+        }
+        i += nv * ATTN_WIDTH;
+        left -= nv;
+    }
 }
 
 void INDEX_NAME(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score)
 {
-    for (int k = 0; k < n; k += 2) {
-        const float *k0 = keys + (size_t)k * (size_t)dim, *k1 = k + 1 < n ? k0 + dim : k0;
-        float sum0 = 0, sum1 = 0, s[2 * ATTN_HEADS];
+    for (int k = 0; k < n; k += KEYS_AT_ONCE) {
+        int m = n - k < KEYS_AT_ONCE ? n - k : KEYS_AT_ONCE;
+        float sum[KEYS_AT_ONCE] = {0}, s[KEYS_AT_ONCE * ATTN_HEADS];
         for (int h = 0; h < heads; h += ATTN_HEADS) {
-            scores_2(q + (size_t)h * (size_t)dim, k0, k1, dim, s, 2);
-            for (int i = 0; i < ATTN_HEADS; i++) {
-                sum0 += (s[2 * i] > 0 ? s[2 * i] : 0) * w[h + i];
-                sum1 += (s[2 * i + 1] > 0 ? s[2 * i + 1] : 0) * w[h + i];
-            }
+            scores(q + (size_t)h * (size_t)dim, keys + (size_t)k * (size_t)dim, (size_t)dim, m, dim, s);
+            for (int i = 0; i < m * ATTN_HEADS; i++)
+                sum[i / ATTN_HEADS] += (s[i] > 0 ? s[i] : 0) * w[h + i % ATTN_HEADS];
         }
-        score[k] = sum0;
-        if (k + 1 < n)
-            score[k + 1] = sum1;
+        memcpy(score + k, sum, (size_t)m * sizeof *sum);
     }
+}
+
+void ROW_NAME(const struct kv_dims *d, const uint8_t *in, float *row)
+{
+    kv_row_decode(d, in, row);
 }

@@ -10,7 +10,7 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { SLOT_BLOCK = ATTN_KEYS, TILES_AT_ONCE = 16 };
+enum { SLOT_BLOCK = ATTN_KEYS, LD_PAD = 16 };
 
 struct attn_job {
     struct cpu_dev *c;
@@ -18,7 +18,7 @@ struct attn_job {
     const struct op_seq *s;
     /* one row shared out by heads: */
     int i_row, n_window, n_entries, heads_per_task;
-    const float *keys;
+    const float *keys; /* NULL: tiles load their own */
 };
 
 /* Rows that row i of the sequence's share sees. */
@@ -37,36 +37,46 @@ static int entry_rows(const struct attn_job *j, int i)
     return visible < o->topk ? (int)visible : o->topk;
 }
 
-static void load_window(const struct attn_job *j, int i, int n, float *keys)
+/* Rows from .. to-1 of the n_window window rows of row i, oldest first. */
+static void load_window(const struct attn_job *j, int i, int n_window, int from, int to, size_t ld, float *keys)
 {
     const struct op_attn *o = j->o;
     const struct kv_view *v = &j->s->kv;
     size_t hd = (size_t)o->dims.head_dim;
-    int64_t first = j->s->pos0 + (o->block ? j->s->n_rows : i + 1) - n;
-    for (int k = 0; k < n; k++, keys += hd) {
+    int64_t first = j->s->pos0 + (o->block ? j->s->n_rows : i + 1) - n_window;
+    for (int k = from; k < to; k++, keys += ld) {
         int64_t pos = first + k;
         if (pos >= j->s->pos0) {
             memcpy(keys, o->kv + (size_t)(j->s->first_row + (pos - j->s->pos0)) * hd, hd * sizeof *keys);
         } else if (MUTANT(8)) { /* rows of earlier chunks forgotten */
             memset(keys, 0, hd * sizeof *keys);
         } else {
-            kv_row_get(&o->dims, v->ring + (size_t)(pos % v->ring_rows) * o->dims.row_bytes, keys);
+            j->c->tile.kv_row(&o->dims, v->ring + (size_t)(pos % v->ring_rows) * o->dims.row_bytes, keys);
         }
     }
 }
 
-static void load_entries(const struct attn_job *j, int i, int n, float *keys)
+static void load_entries(const struct attn_job *j, int i, int from, int to, size_t ld, float *keys)
 {
     const struct op_attn *o = j->o;
     const struct kv_view *v = &j->s->kv;
     const int32_t *ids = o->ids == NULL || MUTANT(12) ? NULL : o->ids + (size_t)(j->s->first_row + i) * (size_t)o->topk;
-    if (n == 0) /* also when the layer has no entries at all: ratio 0 */
+    if (from >= to) /* also when the layer has no entries at all: ratio 0 */
         return;
     int per_page = KV_PAGE_TOKENS / o->ratio;
-    for (int k = 0; k < n; k++, keys += o->dims.head_dim) {
+    for (int k = from; k < to; k++, keys += ld) {
         int64_t g = ids == NULL ? k : ids[k];
-        kv_row_get(&o->dims, v->pages[g / per_page] + v->rows_offset + (size_t)(g % per_page) * o->dims.row_bytes, keys);
+        j->c->tile.kv_row(&o->dims,
+                          v->pages[g / per_page] + v->rows_offset + (size_t)(g % per_page) * o->dims.row_bytes, keys);
     }
+}
+
+/* Keys from .. to-1 of row i, window rows before entries, ld floats apart. */
+static void load_keys(const struct attn_job *j, int i, int n_window, int from, int to, size_t ld, float *keys)
+{
+    int middle = from > n_window ? from : to < n_window ? to : n_window;
+    load_window(j, i, n_window, from, middle, ld, keys);
+    load_entries(j, i, middle - n_window, to - n_window, ld, keys + (size_t)(middle - from) * ld);
 }
 
 struct softmax_state {
@@ -98,16 +108,15 @@ static void attend_block(const struct cpu_dev *c, const float *q, const float *k
     st->top = top;
 }
 
-/* The block of slots b .. b+63: window rows sit in slots 0 .. n_window-1, entries from slot W on, both contiguous in keys.
- * When W is not a multiple of 64 the first entries share a block with the window's place, as in the official kernel.
- * Returns the number of rows, *first their start in keys. */
-static int block_rows(const struct op_attn *o, int b, int n_window, int n_entries, const float *keys, const float **first)
+/* The block of slots b .. b+63: window rows sit in slots 0 .. n_window-1, entries from slot W on, both contiguous among the
+ * keys. When W is not a multiple of 64 the first entries share a block with the window's place, as in the official kernel.
+ * Returns the number of keys, *first the number of the first. */
+static int block_keys(const struct op_attn *o, int b, int n_window, int n_entries, int *first)
 {
-    size_t hd = (size_t)o->dims.head_dim;
     int end = b + SLOT_BLOCK, total = o->window + n_entries;
     int w1 = n_window < end ? n_window : end, n = w1 > b ? w1 - b : 0;
     int e0 = b > o->window ? b : o->window, e1 = total < end ? total : end;
-    *first = keys + (n > 0 ? (size_t)b : (size_t)(n_window + e0 - o->window)) * hd;
+    *first = n > 0 ? b : n_window + e0 - o->window;
     return n + (e1 > e0 ? e1 - e0 : 0);
 }
 
@@ -129,10 +138,9 @@ static void attend_head(const struct attn_job *j, int i, int h, int n_window, in
     struct softmax_state st = {-INFINITY, 0};
     memset(acc, 0, (size_t)hd * sizeof *acc);
     for (int b = 0; b < o->window + n_entries; b += SLOT_BLOCK) {
-        const float *first;
-        int n = block_rows(o, b, n_window, n_entries, keys, &first);
+        int first, n = block_keys(o, b, n_window, n_entries, &first);
         if (n > 0)
-            attend_block(j->c, o->q + at, first, n, hd, scale, &st, acc);
+            attend_block(j->c, o->q + at, keys + (size_t)first * (size_t)hd, n, hd, scale, &st, acc);
     }
     finish_head(j, h, st, acc);
 }
@@ -142,49 +150,55 @@ static struct softmax_state head_state(const struct attn_tile *t, int k)
     return (struct softmax_state){t->top[k], t->den[k]};
 }
 
-/* Tiles of heads from head h on, on the fast kernel: a block of keys serves all tiles while it is in the cache. q: scratch
- * [n_tiles * ATTN_HEADS][hd]. */
-static void attend_tiles(const struct attn_job *j, int i, int h, int n_tiles, int n_window, int n_entries, const float *keys,
-                         float *q)
+static bool uses_tiles(const struct cpu_dev *c, int heads, int head_dim)
+{
+    return c->base.numerics == NUM_FAST && head_dim % 32 == 0 && heads % ATTN_HEADS == 0;
+}
+
+/* Of a thread: queries of the tiles and a block of keys, or all keys. Shared: all keys. */
+size_t cpu_attn_floats(const struct cpu_dev *c, int heads, int head_dim, size_t keys, bool shared)
+{
+    size_t hd = (size_t)head_dim;
+    if (uses_tiles(c, heads, head_dim))
+        return shared ? 0 : ATTN_TILES * ATTN_HEADS * hd + SLOT_BLOCK * (hd + LD_PAD);
+    return keys * hd;
+}
+
+/* Tiles of heads from head h on, on the fast kernel: a block of keys is loaded for all of them at once. */
+static void attend_tiles(const struct attn_job *j, int i, int h, int n_tiles, int n_window, int n_entries, float *q)
 {
     const struct op_attn *o = j->o;
-    size_t hd = (size_t)o->dims.head_dim, tile = ATTN_HEADS * hd, n_q = (size_t)n_tiles * tile;
+    size_t hd = (size_t)o->dims.head_dim, n_q = (size_t)n_tiles * ATTN_HEADS * hd, ld = hd + LD_PAD;
     size_t at = ((size_t)(j->s->first_row + i) * (size_t)o->heads + (size_t)h) * hd;
-    struct attn_tile st[TILES_AT_ONCE];
+    float *keys = q + ATTN_TILES * ATTN_HEADS * hd;
+    struct attn_tile st[ATTN_TILES];
     for (int t = 0; t < n_tiles; t++)
         st[t] = (struct attn_tile){.top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
     for (size_t e = 0; e < n_q; e++)
         q[e] = o->q[at + e] * o->scale;
     memset(o->o + at, 0, n_q * sizeof(float));
     for (int b = 0; b < o->window + n_entries; b += SLOT_BLOCK) {
-        const float *first;
-        int n = block_rows(o, b, n_window, n_entries, keys, &first);
-        for (int t = 0; n > 0 && t < n_tiles; t++)
-            j->c->tile.attn_block(q + (size_t)t * tile, first, n, (int)hd, &st[t], o->o + at + (size_t)t * tile);
+        int first, n = block_keys(o, b, n_window, n_entries, &first);
+        if (n == 0)
+            continue;
+        load_keys(j, i, n_window, first, first + n, ld, keys);
+        j->c->tile.attn_block(q, n_tiles, keys, ld, n, (int)hd, st, o->o + at);
     }
     for (int k = 0; k < n_tiles * ATTN_HEADS; k++)
         finish_head(j, h + k, head_state(&st[k / ATTN_HEADS], k % ATTN_HEADS), o->o + at + (size_t)k * hd);
 }
 
-/* Heads h0 .. h1-1 of row i. Tiles are cut at multiples of ATTN_HEADS, so a head always sits in the same place. */
+/* Heads h0 .. h1-1 of row i, without `keys` in tiles: those are cut at multiples of ATTN_HEADS, so a head always sits in the
+ * same place. mem: cpu_attn_floats. */
 static void attend_heads(const struct attn_job *j, int i, int h0, int h1, int n_window, int n_entries, const float *keys,
-                         float *q)
+                         float *mem)
 {
-    int h = h0;
-    bool tiles = j->c->base.numerics == NUM_FAST && j->o->dims.head_dim % 32 == 0;
-    while (tiles && h + ATTN_HEADS <= h1) {
-        int n = (h1 - h) / ATTN_HEADS < TILES_AT_ONCE ? (h1 - h) / ATTN_HEADS : TILES_AT_ONCE;
-        attend_tiles(j, i, h, n, n_window, n_entries, keys, q);
-        h += n * ATTN_HEADS;
+    for (int h = h0; keys == NULL && h < h1; h += ATTN_TILES * ATTN_HEADS) {
+        int n = (h1 - h) / ATTN_HEADS;
+        attend_tiles(j, i, h, n < ATTN_TILES ? n : ATTN_TILES, n_window, n_entries, mem);
     }
-    for (; h < h1; h++)
+    for (int h = h0; keys != NULL && h < h1; h++)
         attend_head(j, i, h, n_window, n_entries, keys);
-}
-
-/* Queries of the tiles, then the keys. */
-size_t cpu_attn_floats(size_t keys, int head_dim)
-{
-    return (TILES_AT_ONCE * ATTN_HEADS + keys) * (size_t)head_dim;
 }
 
 static void row_task(void *arg, int i, int i_thread)
@@ -193,37 +207,39 @@ static void row_task(void *arg, int i, int i_thread)
     const struct op_attn *o = j->o;
     int nw = window_rows(j, i), ne = entry_rows(j, i);
     size_t hd = (size_t)o->dims.head_dim;
-    size_t n_q = TILES_AT_ONCE * ATTN_HEADS * hd;
-    float *q = cpu_scratch(j->c, i_thread, cpu_attn_floats((size_t)(nw + ne), o->dims.head_dim)), *keys = q + n_q;
-    load_window(j, i, nw, keys);
-    load_entries(j, i, ne, keys + (size_t)nw * hd);
-    attend_heads(j, i, 0, o->heads, nw, ne, keys, q);
+    bool tiles = uses_tiles(j->c, o->heads, o->dims.head_dim);
+    float *mem = cpu_scratch(j->c, i_thread,
+                             cpu_attn_floats(j->c, o->heads, o->dims.head_dim, (size_t)(nw + ne), false));
+    if (!tiles)
+        load_keys(j, i, nw, 0, nw + ne, hd, mem);
+    attend_heads(j, i, 0, o->heads, nw, ne, tiles ? NULL : mem, mem);
 }
 
 static void heads_task(void *arg, int i_task, int i_thread)
 {
     const struct attn_job *j = arg;
     int first = i_task * j->heads_per_task, last = first + j->heads_per_task;
-    float *q = cpu_scratch(j->c, i_thread, cpu_attn_floats(0, j->o->dims.head_dim));
-    attend_heads(j, j->i_row, first, last < j->o->heads ? last : j->o->heads, j->n_window, j->n_entries, j->keys, q);
+    float *mem = cpu_scratch(j->c, i_thread, cpu_attn_floats(j->c, j->o->heads, j->o->dims.head_dim, 0, false));
+    attend_heads(j, j->i_row, first, last < j->o->heads ? last : j->o->heads, j->n_window, j->n_entries, j->keys, mem);
 }
 
-/* Few rows: the heads of each row are shared out, in whole tiles and two tasks a thread. */
+/* Few rows: the heads of each row are shared out, in whole tiles and a task a thread, since each loads all keys. */
 static void attend_by_heads(struct attn_job *j)
 {
     const struct op_attn *o = j->o;
     size_t hd = (size_t)o->dims.head_dim;
-    int tiles = (o->heads + ATTN_HEADS - 1) / ATTN_HEADS, tasks = 2 * pool_threads(j->c->pool);
+    int tiles = (o->heads + ATTN_HEADS - 1) / ATTN_HEADS, tasks = pool_threads(j->c->pool);
     j->heads_per_task = (tiles + tasks - 1) / tasks * ATTN_HEADS;
     for (int i = 0; i < j->s->n_rows; i++) {
         j->i_row = i;
         j->n_window = window_rows(j, i);
         j->n_entries = entry_rows(j, i);
-        size_t n = (size_t)(j->n_window + j->n_entries);
-        float *keys = cpu_shared_scratch(j->c, n * hd);
-        load_window(j, i, j->n_window, keys);
-        load_entries(j, i, j->n_entries, keys + (size_t)j->n_window * hd);
-        j->keys = keys;
+        int n = j->n_window + j->n_entries;
+        if (!uses_tiles(j->c, o->heads, o->dims.head_dim)) {
+            float *keys = cpu_shared_scratch(j->c, cpu_attn_floats(j->c, o->heads, o->dims.head_dim, (size_t)n, true));
+            load_keys(j, i, j->n_window, 0, n, hd, keys);
+            j->keys = keys;
+        }
         cpu_run(j->c, (o->heads + j->heads_per_task - 1) / j->heads_per_task, (double)n * o->heads * (double)hd * 2,
                 heads_task, j);
     }

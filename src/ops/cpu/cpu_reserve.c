@@ -14,11 +14,11 @@ static void most(size_t *have, size_t n)
     *have = n > *have ? n : *have;
 }
 
-static void need_attention(struct needs *n, const struct op_limits *l)
+static void need_attention(struct needs *n, const struct cpu_dev *c, const struct op_limits *l)
 {
     size_t dim = (size_t)(l->head_dim > l->index_dim ? l->head_dim : l->index_dim);
-    most(&n->thread, cpu_attn_floats((size_t)l->keys, l->head_dim));
-    most(&n->shared, (size_t)l->keys * (size_t)l->head_dim);
+    most(&n->thread, cpu_attn_floats(c, l->heads, l->head_dim, (size_t)l->keys, false));
+    most(&n->shared, cpu_attn_floats(c, l->heads, l->head_dim, (size_t)l->keys, true));
     most(&n->thread, 3 * dim); /* compress */
     most(&n->thread, cpu_index_floats(l->index_heads, l->index_dim, l->index_keys));
     most(&n->shared, cpu_index_floats(l->index_heads, l->index_dim, l->index_keys));
@@ -72,7 +72,7 @@ int cpu_reserve(struct dev *d, const struct op_limits *l, struct err *e)
 {
     struct cpu_dev *c = cpu_of(d);
     struct needs n = {0};
-    need_attention(&n, l);
+    need_attention(&n, c, l);
     need_moe(&n, c, l);
     for (int i = 0; i < l->n_linear; i++)
         need_linear(&n, c, &l->linear[i]);
