@@ -91,10 +91,12 @@ static void end_stopped(struct engine *e, struct job_list *l, uint64_t now)
     for (int i = 0; i < l->n; i++) {
         struct job *j = l->at[i];
         pthread_mutex_lock(&e->mutex);
-        bool cancelled = j->cancelled || e->closing;
+        bool cancelled = j->cancelled || e->closing, starved = j->starved;
         pthread_mutex_unlock(&e->mutex);
         if (cancelled)
             generation_end(j->gen, FINISH_CANCELLED, "");
+        else if (starved)
+            generation_end(j->gen, FINISH_ERROR, "no memory for the part of the reply that its reader has not taken yet");
         else if (j->deadline_ns != 0 && now >= j->deadline_ns)
             generation_end(j->gen, FINISH_ERROR, "the request's deadline has passed");
     }
@@ -358,13 +360,15 @@ static int check_request(const struct engine *e, struct gen_request *r, struct e
 }
 
 /* All that the job may need, so that the step thread takes no memory for it. What is never touched costs none. */
-static void reserve(struct job *j)
+static int reserve(struct job *j, struct err *err)
 {
     size_t n_tokens = (size_t)(j->n_prompt + j->max_tokens);
-    ids_reserve(&j->tokens, n_tokens);
     j->cap_hashes = (int64_t)n_tokens / CACHE_PAGE + 1;
-    j->hashes = xrealloc(NULL, (size_t)j->cap_hashes * sizeof *j->hashes);
-    job_reserve_events(j);
+    j->hashes = malloc((size_t)j->cap_hashes * sizeof *j->hashes);
+    if (j->hashes != NULL && ids_try_reserve(&j->tokens, n_tokens) && job_reserve_events(j))
+        return HD_OK;
+    return err_set(err, HD_ENOMEM, "no memory for a request of %lld prompt and %lld reply tokens", (long long)j->n_prompt,
+                   (long long)j->max_tokens);
 }
 
 static struct job *job_of_request(struct engine *e, struct gen_request *r)
@@ -377,7 +381,6 @@ static struct job *job_of_request(struct engine *e, struct gen_request *r)
     j->tokens = r->prompt;
     j->n_prompt = (int64_t)r->prompt.n;
     j->max_tokens = r->params.max_tokens;
-    reserve(j);
     j->pin_tokens = r->pin_tokens;
     j->raw = r->params.raw;
     j->priority = r->priority;
@@ -456,7 +459,9 @@ int engine_submit(struct engine *e, struct gen_request *r, void (*notify)(void *
         j = job_of_request(e, r);
         j->notify = notify;
         j->arg = arg;
-        rc = enqueue(e, j, err);
+        rc = reserve(j, err);
+        if (rc == HD_OK)
+            rc = enqueue(e, j, err);
     }
     gen_request_free(r);
     if (rc != HD_OK && j != NULL)

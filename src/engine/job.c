@@ -28,18 +28,23 @@ static void call_notify(struct job *j)
 
 static struct queued_event *new_event(size_t cap)
 {
-    struct queued_event *q = xcalloc(1, sizeof *q + cap + 1);
-    q->cap = cap;
+    struct queued_event *q = malloc(sizeof *q + cap + 1);
+    if (q != NULL)
+        q->cap = cap;
     return q;
 }
 
-void job_reserve_events(struct job *j)
+bool job_reserve_events(struct job *j)
 {
     for (int i = 0; i < EVENTS_SPARE; i++) {
         struct queued_event *q = new_event(EVENT_TEXT);
+        if (q == NULL)
+            return false;
         q->next = j->spare;
         j->spare = q;
     }
+    j->end = new_event(STOP_BYTES_MAX); /* a stop string or a sentence */
+    return j->end != NULL;
 }
 
 /* With the mutex held. */
@@ -53,7 +58,18 @@ static void put_spare(struct job *j, struct queued_event *q)
     j->spare = q;
 }
 
-/* With the mutex held. */
+static void fill_event(struct queued_event *q, const struct gen_event *ev)
+{
+    assert(ev->n <= q->cap);
+    q->next = NULL;
+    q->ev = *ev;
+    q->text[ev->n] = 0;
+    if (ev->n > 0)
+        memcpy(q->text, ev->text, ev->n);
+    q->ev.text = q->text;
+}
+
+/* With the mutex held. NULL: no memory; the engine ends the job before its next step. */
 static struct queued_event *copy_event(struct job *j, const struct gen_event *ev)
 {
     struct queued_event *q = ev->n <= EVENT_TEXT ? j->spare : NULL;
@@ -61,19 +77,16 @@ static struct queued_event *copy_event(struct job *j, const struct gen_event *ev
         j->spare = q->next;
     else
         q = new_event(ev->n > EVENT_TEXT ? ev->n : EVENT_TEXT);
-    q->next = NULL;
-    q->ev = *ev;
-    q->text[ev->n] = 0;
-    if (ev->n > 0)
-        memcpy(q->text, ev->text, ev->n);
-    q->ev.text = q->text;
+    if (q != NULL)
+        fill_event(q, ev);
+    j->starved |= q == NULL;
     return q;
 }
 
 /* With the mutex held; takes q over. True when the consumer is to be notified. */
 static bool append(struct job *j, struct queued_event *q)
 {
-    if (j->released || merge_progress(j, &q->ev)) {
+    if (q == NULL || j->released || merge_progress(j, &q->ev)) {
         put_spare(j, q);
         return false;
     }
@@ -100,7 +113,7 @@ void job_on_event(void *job, const struct gen_event *ev)
         return;
     }
     pthread_mutex_lock(&j->engine->mutex);
-    j->end = copy_event(j, ev);
+    fill_event(j->end, ev);
     pthread_mutex_unlock(&j->engine->mutex);
 }
 

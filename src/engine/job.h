@@ -38,7 +38,7 @@ struct job {
     void *arg;
     struct replay_text seen; /* of the consumer's thread: what it was told */
     bool raw;
-    struct queued_event *end; /* GEN_END waits until the job's sequence is given back */
+    struct queued_event *end; /* GEN_END, made at the start, waits until the job's sequence is given back */
     struct job *next;   /* among the incoming */
 
     struct kv_seq *seq; /* NULL while the job waits */
@@ -62,6 +62,7 @@ struct job {
     struct queued_event *spare; /* none of them in the queue */
     pthread_cond_t more;
     bool cancelled, released, retired, notifying;
+    bool starved; /* there was no memory for an event */
     struct queue_part *part; /* while it waits for the first time */
 };
 
@@ -143,7 +144,7 @@ void engine_leave_queue(struct engine *e, struct job *j); /* it counts no longer
 void engine_round(struct engine *e); /* takes in, ends, admits, steps: what the step thread repeats */
 
 /* job.c */
-void job_reserve_events(struct job *j);
+bool job_reserve_events(struct job *j); /* false: no memory */
 void job_push(struct job *j, const struct gen_event *ev); /* copies; wakes the consumer */
 void job_on_event(void *job, const struct gen_event *ev);
 void job_retire(struct job *j); /* gives the end event out; from here on the job belongs to its consumer */

@@ -318,11 +318,21 @@ static int read_fields(struct reading *p, const json_t *body)
 
 /* ---------------------------------------------------------------- the prompt */
 
+/* A token is at least a byte. What is never written costs no memory. */
+static int reserve_tokens(struct reading *p, size_t n)
+{
+    if (ids_try_reserve(&p->r->prompt, n))
+        return HD_OK;
+    return err_set(p->e, HD_ENOMEM, "no memory for up to %zu tokens of the prompt", n);
+}
+
 static int prompt_of_messages(struct reading *p)
 {
     struct chat_prompt prompt = {0};
     p->chat.thinking = !p->thinking_off && p->chat.effort != EFFORT_NONE;
     int rc = chat_encode(&prompt, p->messages, p->tools_off ? NULL : p->tools, p->response_format, &p->chat, p->e);
+    if (rc == HD_OK)
+        rc = reserve_tokens(p, prompt.text.len);
     if (rc == HD_OK && p->env->replay != NULL && !p->match_added)
         rc = replay_tokens(p->env->replay, p->r->user, &prompt, p->env->tokenizer, &p->r->prompt, p->e);
     else if (rc == HD_OK)
@@ -335,6 +345,8 @@ static int prompt_of_tokens(struct reading *p)
 {
     size_t i;
     json_t *v;
+    if (reserve_tokens(p, json_array_size(p->tokens)) != HD_OK)
+        return p->e->code;
     json_array_foreach((json_t *)(uintptr_t)p->tokens, i, v) {
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= p->env->n_vocab)
             return err_set(p->e, HD_EARG, "tokens[%zu] is not an id from 0 to %d", i, p->env->n_vocab - 1);

@@ -141,13 +141,17 @@ static void on_leaving(void *engine, int32_t node, bool tail_only)
 
 /* ---------------------------------------------------------------- from the disk */
 
-static void name_job(const struct engine *e, struct job *j, int64_t n)
+/* False: no memory; then nothing is looked for. */
+static bool name_job(const struct engine *e, struct job *j, int64_t n)
 {
     struct spill_key key = spill_key_of_user(e->users.list[j->user].name);
-    j->load.keys = xcalloc((size_t)n, sizeof *j->load.keys);
+    j->load.keys = calloc((size_t)n, sizeof *j->load.keys);
+    if (j->load.keys == NULL)
+        return false;
     j->load.n_keys = n;
     for (int64_t i = 0; i < n; i++)
         j->load.keys[i] = key = spill_key_next(key, j->tokens.data + i * CACHE_PAGE);
+    return true;
 }
 
 /* The deepest page end at which the disk has a tail and all pages are in memory (in_memory of them) or on disk. */
@@ -176,9 +180,9 @@ bool tier_begin(struct engine *e, struct job *j)
     int64_t n = ((int64_t)j->tokens.n - 1) / CACHE_PAGE, have = state_have(e, j);
     int n_tries = l->n_tries;
     bool was = l->was;
-    if (e->tier.spill == NULL || n == 0 || have / CACHE_PAGE >= n || n_tries == TRIES_MAX)
+    if (e->tier.spill == NULL || n == 0 || have / CACHE_PAGE >= n || n_tries == TRIES_MAX ||
+        !name_job(e, j, n))
         return false;
-    name_job(e, j, n);
     int32_t node = cache_find(&e->cache, j->user, j->tokens.data, n * CACHE_PAGE, j->hashes).deepest;
     int64_t in_memory = node == CACHE_NONE ? 0 : e->cache.nodes[node].depth, target = depth_on_disk(e, j, in_memory);
     if (target * CACHE_PAGE <= have) {

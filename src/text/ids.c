@@ -20,6 +20,18 @@ void ids_reserve(struct ids *v, size_t n)
     v->data = xrealloc(v->data, n * sizeof *v->data);
 }
 
+bool ids_try_reserve(struct ids *v, size_t n)
+{
+    if (n <= v->cap)
+        return true;
+    int32_t *data = n <= SIZE_MAX / sizeof *data ? realloc(v->data, n * sizeof *data) : NULL;
+    if (data == NULL)
+        return false;
+    v->data = data;
+    v->cap = n;
+    return true;
+}
+
 void ids_free(struct ids *v)
 {
     free(v->data);

@@ -14,6 +14,7 @@ struct ids {
 };
 void ids_add(struct ids *v, int32_t id);
 void ids_reserve(struct ids *v, size_t n); /* room for n in all */
+bool ids_try_reserve(struct ids *v, size_t n); /* the same; false, and nothing changed, when there is no memory */
 void ids_free(struct ids *v);
 
 /* ---------------------------------------------------------------- tokenizer (tokenizer.c) */

@@ -422,6 +422,82 @@ static void live(struct world *w, uint64_t steps)
     close_world(w);
 }
 
+/* ---------------------------------------------------------------- fair shares */
+
+enum { FAIR_PROMPT = 300, FAIR_REPLY = 20, FAIR_JOBS = 4, FAIR_ROUNDS_MAX = 1000000 };
+
+/* Two users who always have requests waiting, of different weights and habits. */
+struct fair_user {
+    struct watched jobs[FAIR_JOBS];
+    double weight, served; /* rows that ended requests needed, by weight */
+};
+
+static void fair_submit(struct world *w, struct fair_user *u, char name, int prompt_max)
+{
+    for (int i = 0; i < FAIR_JOBS; i++) {
+        if (u->jobs[i].job != NULL)
+            continue;
+        struct gen_request r = {.user = xstrndup(&name, 1), .weight = u->weight};
+        struct err e = {0};
+        r.params = (struct gen_params){.max_tokens = 1 + below(w, FAIR_REPLY), .raw = true};
+        sampling_init(&r.params.sampling);
+        add_random(w, &r.prompt, 1 + below(w, prompt_max));
+        if (engine_submit(w->engine, &r, NULL, NULL, &u->jobs[i].job, &e) != HD_OK)
+            die(w, e.msg);
+    }
+}
+
+static void fair_take(struct fair_user *u)
+{
+    for (int i = 0; i < FAIR_JOBS; i++) {
+        struct gen_event ev;
+        while (u->jobs[i].job != NULL && engine_next(u->jobs[i].job, &ev, 0) == 1) {
+            if (ev.kind != GEN_END)
+                continue;
+            int64_t rows = ev.usage.prompt_tokens - ev.usage.reused_tokens + ev.usage.completion_tokens;
+            u->served += (double)rows / u->weight;
+            engine_release(&u->jobs[i].job);
+        }
+    }
+}
+
+/* What two busy users were served, each divided by its weight, never differs by more than the requests that can run at a
+ * time: whoever has had less is next, and a request that has started goes on. */
+static void live_fairly(struct world *w, uint64_t seed, uint64_t steps)
+{
+    static struct totals unused;
+    struct fair_user a = {.weight = 1 + (double)(seed % 3)}, b = {.weight = 1};
+    open_world(w, seed, &unused);
+    int prompt_a = 10 + below(w, FAIR_PROMPT - 10), prompt_b = 10 + below(w, FAIR_PROMPT - 10);
+    close_engine(w);
+    w->has_disk = w->faults = false;
+    w->n_pages = 64;
+    w->context = 2000;
+    w->options.max_running = 1 + below(w, 4);
+    w->options.max_waiting = 100;
+    w->options.prefill_rows = 0;
+    open_engine(w);
+    int largest = (prompt_a > prompt_b ? prompt_a : prompt_b) + FAIR_REPLY;
+    double bound = 2.0 * (w->engine->max_running + 1) * largest;
+    for (w->step = 0; a.served < 3 * bound || b.served < 3 * bound || w->step < steps; w->step++) {
+        MUST(w, w->step < FAIR_ROUNDS_MAX);
+        fair_submit(w, &a, 'a', prompt_a);
+        fair_submit(w, &b, 'b', prompt_b);
+        engine_round(w->engine);
+        fair_take(&a);
+        fair_take(&b);
+        check_engine(w, false);
+        double apart = a.served - b.served;
+        MUST(w, apart < bound && apart > -bound);
+    }
+    for (int i = 0; i < FAIR_JOBS; i++) {
+        engine_release(&a.jobs[i].job);
+        engine_release(&b.jobs[i].job);
+    }
+    w->n_submitted = w->n_ended;
+    close_world(w);
+}
+
 static uint64_t number_from(const char *name, uint64_t otherwise)
 {
     const char *s = getenv(name);
@@ -430,7 +506,7 @@ static uint64_t number_from(const char *name, uint64_t otherwise)
 
 int main(void)
 {
-    enum { N_WORLDS = 100, STEPS = 2000 };
+    enum { N_WORLDS = 100, N_FAIR = 10, STEPS = 2000 };
     uint64_t seed = number_from("SEED", 0), steps = number_from("STEPS", STEPS), n = seed == 0 ? N_WORLDS : 1;
     struct err e = {0};
     if (tokenizer_open(&tokenizer, "models/tiny", &e) != HD_OK) {
@@ -439,6 +515,8 @@ int main(void)
     }
     struct totals t = {0};
     static struct world w;
+    for (uint64_t i = 0; i < (seed == 0 ? N_FAIR : 1); i++)
+        live_fairly(&w, seed == 0 ? i + 1 : seed, steps);
     for (uint64_t i = 0; i < n; i++) {
         open_world(&w, seed == 0 ? i + 1 : seed, &t);
         live(&w, steps);
