@@ -66,7 +66,7 @@ static void add_headers(struct exchange *x, struct MHD_Response *r)
 static enum MHD_Result send_response(struct exchange *x)
 {
     struct MHD_Response *r;
-    if (x->whole)
+    if (x->whole && !x->streams) /* a stream has the same frame however early its end is known */
         r = MHD_create_response_from_buffer(x->out.len, x->out.len > 0 ? x->out.data : "", MHD_RESPMEM_MUST_COPY);
     else
         r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, send_more, x, NULL);
@@ -320,6 +320,15 @@ static bool is_late(const struct conn *k, uint64_t now)
     return x != NULL && x->state == X_READING && now - x->start_ns > (uint64_t)o->body_s * UINT64_C(1000000000);
 }
 
+/* Where data and the end of a connection come together, libmicrohttpd reads the data and never asks again: its epoll is
+ * edge-triggered. So whatever waits for the client is asked here; suspended connections have http_watch. */
+static bool has_left(const struct conn *k)
+{
+    char c;
+    bool waits = k->exchange == NULL || k->exchange->state == X_READING;
+    return waits && recv(fd_of(k->connection), &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 void http_sweep(struct server *s)
 {
     uint64_t now = now_ns();
@@ -327,6 +336,6 @@ void http_sweep(struct server *s)
         return;
     s->swept_ns = now;
     for (struct conn *k = s->conns; k != NULL; k = k->next)
-        if (is_late(k, now))
+        if (is_late(k, now) || has_left(k))
             shutdown(fd_of(k->connection), SHUT_RDWR);
 }

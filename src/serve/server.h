@@ -146,7 +146,7 @@ void http_on_completed(void *server, struct MHD_Connection *c, void **context, e
 void http_on_connection(void *server, struct MHD_Connection *c, void **socket_context,
                         enum MHD_ConnectionNotificationCode code);
 void *http_on_uri(void *server, const char *uri, struct MHD_Connection *c);
-void http_sweep(struct server *s);      /* ends connections that take too long; call it often */
+void http_sweep(struct server *s);      /* ends connections that take too long or have left; call it often */
 void http_drop(struct exchange *x);     /* ends the connection */
 void http_wake(struct exchange *x);     /* there is something to send */
 void http_watch(struct exchange *x);    /* a connection that goes away is noticed from here on */

@@ -272,6 +272,58 @@ def slow_senders():
         wait("gone", lambda: metric(s.port, "hadal:connections") == 1)
 
 
+def left_at_once():
+    """Data and the end of the connection arrive in one segment, in every state in which the server waits for the client."""
+    with Scripted(SCRIPT, "--head", "120", "--body", "120") as s:
+        stays = socket.create_connection(("127.0.0.1", s.port))
+        stays.sendall(b"GET /health HTTP/1.1\r\nHost: x")
+        whole = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        head = b"POST /chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+        gone = []
+        for data in (b"G", whole[:-2], whole, whole + b"GET /", head, head + b"{", b""):
+            c = socket.create_connection(("127.0.0.1", s.port))
+            c.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            c.sendall(data)
+            c.shutdown(socket.SHUT_WR)
+            gone.append((data, c))
+        wait("gone", lambda: time.sleep(0.1) or metric(s.port, "hadal:connections") <= 2)
+        stays.sendall(b"\r\n\r\n")
+        equal(b"200 OK" in stays.recv(4096), True, "the one that stays is answered")
+        for data, c in gone:
+            answer = b""
+            while piece := c.recv(4096):
+                answer += piece
+            equal(b"200 OK" in answer, data.startswith(whole), f"answer {answer!r} to {data!r}")
+
+
+def answered(s):
+    """Whether anybody is, within a second."""
+    c = socket.create_connection(("127.0.0.1", s.port), timeout=1)
+    c.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    try:
+        return c.recv(4096) != b""
+    except TimeoutError:
+        return False
+
+
+def one_frame():
+    """A stream is chunked also where its end is known before its first byte is sent: the server's thread, whose log
+    nobody reads, stands still while the engine writes the whole reply."""
+    with Scripted(SCRIPT, "--running", "1", "--log", "1", stderr=subprocess.PIPE) as s:
+        slow = server.begin_request(s.port, "/chat/completions", body("SLOW", stream=True, max_tokens=40))
+        wait("running", lambda: time.sleep(0.05) or running(s) == 1)
+        quick = server.begin_request(s.port, "/chat/completions", body(stream=True), {"Connection": "close"})
+        wait("waiting", lambda: time.sleep(0.05) or metric(s.port, "vllm:num_requests_waiting") == 1)
+        wait("the server stands still", lambda: not answered(s))
+        time.sleep(1)
+        Lines(s.process)
+        answer = b""
+        while piece := quick.recv(65536):
+            answer += piece
+        slow.close()
+        equal((b"\r\nTransfer-Encoding: chunked\r\n" in answer, answer.endswith(b"\r\n0\r\n\r\n")), (True, True), "frame")
+
+
 def ledger_rows(ledger):
     with sqlite3.connect(ledger) as db:
         return db.execute("SELECT finish, completion FROM usage ORDER BY id").fetchall()
@@ -464,6 +516,8 @@ check("a ledger of the first version", old_ledger)
 check("wrong keys are all answered alike", wrong_keys)
 check("bodies in flight have a limit together", bodies_memory)
 check("requests that do not go on", slow_senders)
+check("clients that leave with their last byte", left_at_once)
+check("one frame for all streams", one_frame)
 check("a client that falls far behind", far_behind)
 check("a client that takes nothing", takes_nothing)
 check("an idle connection", idle)
