@@ -78,6 +78,20 @@ void exchange_reply_json(struct exchange *x)
     x->whole = true;
 }
 
+/* How long until one more request could start: those that wait take their turns, each as long as requests have taken so
+ * far, as many at a time as run now. */
+static int queue_s(const struct server *s)
+{
+    enum { MOST_S = 60 };
+    struct engine_stats st = {0};
+    const struct histogram *h = &s->metrics.e2e_s;
+    if (atomic_load(&s->engine) == NULL || h->n == 0)
+        return 1;
+    engine_read_stats(atomic_load(&s->engine), &st);
+    double each = h->sum / (double)h->n, all = each * (st.n_waiting + 1) / (st.n_running > 0 ? st.n_running : 1);
+    return all < 1 ? 1 : all > MOST_S ? MOST_S : (int)(all + 0.5);
+}
+
 void exchange_fail(struct exchange *x, const struct api_error *e)
 {
     const struct dialect *d = x->route->dialect;
@@ -85,7 +99,7 @@ void exchange_fail(struct exchange *x, const struct api_error *e)
     if (e != &x->refusal)
         x->refusal = *e;
     if (e->kind == API_BUSY || e->kind == API_LOADING || e->kind == API_CLOSING)
-        x->retry_after_s = e->kind == API_LOADING ? 10 : 1;
+        x->retry_after_s = e->kind == API_LOADING ? 10 : e->kind == API_BUSY ? queue_s(x->server) : 1;
     if (under_way && x->streams) {
         d->error_event(&x->answer, e, &x->out);
     } else {

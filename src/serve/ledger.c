@@ -223,11 +223,9 @@ bool ledger_find(struct ledger *l, const char *key, struct ledger_key *out)
     if (!refresh(l))
         return false;
     sha256(key, strlen(key), hash);
-    for (size_t i = 0; i < l->n_keys; i++) { /* all of them, all bytes: the time tells nothing */
-        unsigned differs = l->keys[i].row.revoked != 0;
-        for (int b = 0; b < SHA256_BYTES; b++)
-            differs |= (unsigned)(hash[b] ^ l->keys[i].hash[b]);
-        if (differs == 0) {
+    for (size_t i = 0; i < l->n_keys; i++) { /* all of them: the time tells nothing */
+        bool equal = sha256_equal(hash, l->keys[i].hash);
+        if (equal && l->keys[i].row.revoked == 0) {
             *out = l->keys[i].row;
             found = true;
         }

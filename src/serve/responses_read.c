@@ -165,6 +165,8 @@ static int read_input(struct reading *r, const json_t *body)
         json_array_append_new(r->messages, json_pack("{s:s, s:O}", "role", "system", "content", instructions));
     if (json_is_string(input))
         json_array_append_new(r->messages, json_pack("{s:s, s:O}", "role", "user", "content", input));
+    else if (json_array_size(input) == 0) /* clients ask so whether a model answers */
+        json_array_append_new(r->messages, json_pack("{s:s, s:s}", "role", "user", "content", ""));
     json_array_foreach(input, i, item) {
         if (add_item(r, i, item) != 0)
             return -1;

@@ -82,6 +82,7 @@ static const struct route routes[] = {
 
 /* Requests that no route takes. */
 static const struct route no_route = {METHOD_GET, "", &dialect_deepseek, NULL, true};
+static const struct route no_anthropic_route = {METHOD_GET, "", &dialect_anthropic, NULL, true};
 
 static bool matches(const char *pattern, const char *path, const char **rest)
 {
@@ -103,9 +104,10 @@ const struct route *route_find(const char *method, const char *path, const char 
             return &routes[i];
         other = &routes[i];
     }
-    if (other != NULL)
+    if (other != NULL) {
         api_fail(e, API_METHOD, "Method Not Allowed");
-    else
-        api_fail(e, API_NOT_FOUND, "Not Found");
-    return other != NULL ? other : &no_route;
+        return other;
+    }
+    api_fail(e, API_NOT_FOUND, "Not Found");
+    return strncmp(path, "/anthropic/", 11) == 0 ? &no_anthropic_route : &no_route;
 }

@@ -37,6 +37,9 @@ static int check_tool(size_t i, const json_t *tool, json_t *seen, struct api_err
     if (type == NULL || strcmp(type, "function") != 0 || !json_is_object(f))
         return api_fail(e, API_TYPE, "Failed to deserialize the JSON body into the target type: tools[%zu]: expected "
                         "an object of type `function`", i);
+    if (name == NULL || !field_is_text(name))
+        return api_fail(e, API_TYPE, "Failed to deserialize the JSON body into the target type: tools[%zu].function: %s", i,
+                        name == NULL ? "missing field `name`" : "name: expected a string");
     if (!is_name(name, TOOL_NAME_MAX))
         return api_fail(e, API_BAD, "Invalid 'tools[%zu].function.name': expected 1 to %d characters of a-z, A-Z, 0-9, "
                         "'-' and '_'.", i, TOOL_NAME_MAX);

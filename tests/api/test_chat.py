@@ -149,6 +149,12 @@ REFUSALS = [
      {"model": "deepseek-chat", "messages": [{"role": "tool", "content": "x", "tool_call_id": "c1"}]}),
     ("a call without a result", 400, "insufficient tool messages",
      {"model": "deepseek-chat", "messages": [ASSISTANT_CALL, {"role": "user", "content": "x"}]}),
+    ("a tool without a name", 422, "tools[0].function: missing field `name`", body("x", tools=[
+        {"type": "function", "function": {}}])),
+    ("a tool whose name is a number", 422, "tools[0].function: name: expected a string", body("x", tools=[
+        {"type": "function", "function": {"name": 1}}])),
+    ("a tool whose name has a space", 400, "Invalid 'tools[0].function.name'", body("x", tools=[
+        {"type": "function", "function": {"name": "a b"}}])),
     ("two tools of one name", 400, "unique", body("x", tools=[TOOL, TOOL])),
     ("a penalty that is text", 422, "frequency_penalty: invalid type: string", body("x", frequency_penalty="1")),
     ("a tool whose strict is text", 422, "strict: invalid type", body("x", tools=[
@@ -330,6 +336,8 @@ def many(s):
 
 def paths(s):
     equal(request(s.port, "GET", "/nope")[0], 404, "status of an unknown path")
+    equal(request(s.port, "GET", "/anthropic/nope")[2]["error"]["type"], "not_found_error", "Anthropic's form of it")
+    equal(request(s.port, "GET", "/anthropic/v1/messages")[0], 405, "status of another method, Anthropic's")
     equal(request(s.port, "HEAD", "/api/hello")[0], 404, "status of HEAD")
     equal(request(s.port, "GET", "/chat/completions")[0], 405, "status of another method")
     equal(post(s.port, "/chat/completions?beta=true", body("PLAIN", **OFF))[0], 200, "status with a query")

@@ -66,6 +66,23 @@ def busy():
             c.close()
 
 
+def busy_for():
+    """Retry-After is what the queue is worth: requests of a second each, one at a time, two before the next one."""
+    script = [{"when": "", "reply": "word " * 50, "delay_ms": 30}]
+    with Scripted(script, "--running", "1", "--waiting", "1") as s:
+        equal(post(s.port, "/chat/completions", body("/chat/completions", "x", max_tokens=50))[0], 200, "one request")
+        n, total = (server.metric(s.port, "vllm:e2e_request_latency_seconds" + end) for end in ("_count", "_sum"))
+        equal((n, total > 1.4), (1, True), f"{total} seconds")
+        slow = body("/chat/completions", "x", stream=True)
+        sockets = [server.begin_request(s.port, "/chat/completions", slow) for _ in range(2)]
+        while server.metric(s.port, "vllm:num_requests_waiting") < 1:
+            pass
+        _, headers, _ = post(s.port, "/chat/completions", body("/chat/completions", "x"))
+        equal(headers["Retry-After"], str(int(2 * total + 0.5)), f"seconds, when one takes {total}")
+        for c in sockets:
+            c.close()
+
+
 def loading():
     with_loading = Scripted(SCRIPT, "--loading", "3000")
     while server.request(with_loading.port, "GET", "/health")[2].get("progress") != 0.25:
@@ -141,4 +158,5 @@ for name, test in (("the context is full", overflow), ("the queue is full", busy
                    ("the server is ending", ending), ("answers that the end cuts off", cut_off),
                    ("clients that go away", gone)):
     check(f"every dialect: {name}", test)
+check("Retry-After of a full queue", busy_for)
 server.done()

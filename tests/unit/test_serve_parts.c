@@ -4,10 +4,14 @@
 #include "serve/sha256.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -32,6 +36,42 @@ static void test_sha256(void **state)
                   "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
     expect_digest("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
                   "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318");
+}
+
+static void test_sha256_equal(void **state)
+{
+    (void)state;
+    uint8_t a[SHA256_BYTES], b[SHA256_BYTES];
+    sha256("abc", 3, a);
+    memcpy(b, a, sizeof b);
+    assert_true(sha256_equal(a, b));
+    for (int bit = 0; bit < 8 * SHA256_BYTES; bit++) {
+        b[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_false(sha256_equal(a, b));
+        b[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+}
+
+/* The first byte differs, and all but the first lie on a page that nobody may read: who gets there reads on. */
+static void test_sha256_equal_reads_all(void **state)
+{
+    (void)state;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t a[SHA256_BYTES] = {0}, *two = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(two != MAP_FAILED);
+    for (size_t n = 1; n < SHA256_BYTES; n++) {
+        two[page - n] = 1;
+        assert_int_equal(mprotect(two + page, page, PROT_NONE), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            signal(SIGSEGV, SIG_DFL);
+            _exit(sha256_equal(a, two + page - n) ? 1 : 0);
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    }
+    munmap(two, 2 * page);
 }
 
 static void expect_price(const struct prices *t, const char *model, int64_t time, double hit, double miss, double output)
@@ -169,7 +209,8 @@ static void test_last_turn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sha256), cmocka_unit_test(test_prices), cmocka_unit_test(test_price_files), cmocka_unit_test(test_json),
+        cmocka_unit_test(test_sha256), cmocka_unit_test(test_sha256_equal), cmocka_unit_test(test_sha256_equal_reads_all),
+        cmocka_unit_test(test_prices), cmocka_unit_test(test_price_files), cmocka_unit_test(test_json),
         cmocka_unit_test(test_names),  cmocka_unit_test(test_ids),    cmocka_unit_test(test_last_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
