@@ -40,6 +40,13 @@ void cache_close(struct cache *c)
     *c = (struct cache){0};
 }
 
+uint64_t cache_bytes(const struct cache *c)
+{
+    uint64_t node = sizeof *c->nodes + CACHE_PAGE * sizeof *c->tokens + sizeof *c->free_list;
+    return (uint64_t)c->n_nodes * node + (c->mask + 1) * sizeof *c->bucket + (uint64_t)c->n_roots * sizeof *c->roots +
+           heap_bytes(&c->leaves, c->n_nodes) + heap_bytes(&c->spare_tails, c->n_nodes);
+}
+
 uint64_t cache_seed(int32_t user)
 {
     return mix64((uint64_t)user + 1);

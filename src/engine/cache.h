@@ -49,6 +49,8 @@ void cache_open(struct cache *c, const struct runner *r);
 void cache_reserve_users(struct cache *c, int32_t n); /* room for users 0 .. n - 1 */
 void cache_close(struct cache *c); /* gives all pages and tails back; nothing may be active */
 
+uint64_t cache_bytes(const struct cache *c); /* what it holds, pages and tails aside */
+
 /* Hash of all tokens up to the end of a page, from that of the page before it (of the first page: cache_seed). */
 uint64_t cache_seed(int32_t user);
 uint64_t cache_hash(uint64_t before, const int32_t *page_tokens);

@@ -35,9 +35,20 @@ static void take_in(struct engine *e)
     }
 }
 
+static void count_memory(const struct engine *e, struct engine_memory *m)
+{
+    const struct runner *r = &e->runner;
+    uint64_t n_seqs = (uint64_t)(e->running.n + e->n_kept + e->n_idle);
+    m->kv = (uint64_t)r->pages_total * r->page_bytes + (uint64_t)r->tails_total * r->tail_bytes;
+    m->sequences = r->seq_bytes == NULL ? 0 : n_seqs * r->seq_bytes(r->self, e->env.context_tokens);
+    m->step = r->step_bytes == NULL ? 0 : r->step_bytes(r->self);
+    m->cache = engine_shares(e) ? cache_bytes(&e->cache) : 0;
+}
+
 static void publish(struct engine *e)
 {
     struct engine_stats *s = &e->counts;
+    count_memory(e, &s->memory);
     s->n_running = e->running.n;
     s->n_kept = e->n_kept;
     s->steps = e->n_steps;

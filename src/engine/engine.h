@@ -215,6 +215,8 @@ struct runner {
     int (*seq_fork)(void *self, struct kv_seq *s, const struct kv_seq *from, struct err *e);
     int (*step)(void *self, const struct step_item *items, int n_items, struct step_result *r, struct err *e);
     int (*reserve)(void *self, int n_logits, struct err *e); /* for so many rows of logits in a step; may be NULL */
+    uint64_t (*step_bytes)(void *self); /* what steps work in; may be NULL */
+    uint64_t (*seq_bytes)(void *self, int64_t max_tokens); /* of an open sequence beside its pages; may be NULL */
     void (*close)(void *self); /* may be NULL */
 
     /* Sharing of state; without it (pages_total 0) there is no prefix cache and the calls below may be NULL. */
@@ -298,6 +300,15 @@ struct disk_stats {
     bool direct, ring;            /* O_DIRECT and io_uring are in use; otherwise the page cache, pread and pwrite */
 };
 
+/* Memory that the engine holds from its start on, in bytes. Not in it: the weights, what single requests hold (taken when
+ * they are submitted), remembered replies (replay.bytes) and grammars. */
+struct engine_memory {
+    uint64_t kv;        /* pages and tails, the budget */
+    uint64_t sequences; /* rings, compressor state and page tables */
+    uint64_t step;      /* workspace, logits, kernel scratch */
+    uint64_t cache;     /* the prefix cache's nodes, tokens and heaps */
+};
+
 struct engine_stats {
     int n_running, n_waiting, n_kept;
     int64_t kept_tokens;
@@ -309,6 +320,7 @@ struct engine_stats {
     uint64_t hits_memory, hits_disk, misses;
     struct disk_stats disk; /* all 0 without a disk tier */
     struct replay_stats replay;
+    struct engine_memory memory;
 };
 void engine_read_stats(struct engine *e, struct engine_stats *s);
 /* Why a request reused no more than it did, as a sentence for the log and the API. */

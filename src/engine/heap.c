@@ -22,6 +22,11 @@ void heap_open(struct heap *h, int32_t n_max)
                        .key = xcalloc(n, sizeof *h->key)};
 }
 
+uint64_t heap_bytes(const struct heap *h, int32_t n_max)
+{
+    return (uint64_t)n_max * (sizeof *h->item + sizeof *h->place + sizeof *h->key);
+}
+
 void heap_free(struct heap *h)
 {
     free(h->item);

@@ -20,6 +20,7 @@ struct heap {
 /* For numbers 0 .. n_max-1; false without memory. */
 bool heap_init(struct heap *h, int32_t n_max);
 void heap_open(struct heap *h, int32_t n_max); /* the same at start-up, where missing memory ends the process */
+uint64_t heap_bytes(const struct heap *h, int32_t n_max);
 void heap_free(struct heap *h);
 void heap_put(struct heap *h, int32_t i, uint64_t key); /* adds it, or gives it another key */
 void heap_drop(struct heap *h, int32_t i);              /* nothing when it is not there */

@@ -94,6 +94,16 @@ static int reserve(void *self, int n_logits, struct err *e)
     return model_reserve_logits(self, n_logits, e);
 }
 
+static uint64_t step_bytes(void *self)
+{
+    return model_step_bytes(self);
+}
+
+static uint64_t seq_bytes(void *self, int64_t max_tokens)
+{
+    return model_seq_bytes(self, max_tokens);
+}
+
 static void close_model(void *self)
 {
     struct model *m = self;
@@ -115,6 +125,8 @@ struct runner runner_of_model(struct model *m)
         .seq_fork = seq_fork,
         .step = step,
         .reserve = reserve,
+        .step_bytes = step_bytes,
+        .seq_bytes = seq_bytes,
         .close = close_model,
         .pages_total = model_pages_total(m),
         .tails_total = model_tails_total(m),

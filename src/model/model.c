@@ -143,6 +143,8 @@ static int alloc_workspace(struct model *m, struct err *e)
             return err_set(e, HD_ENOMEM, "no memory for a workspace of %d rows (more than %llu bytes)", m->max_rows,
                            (unsigned long long)total);
     }
+    w->bytes = total + N * (2 * sizeof *m->rows.seqs + 2 * sizeof *m->rows.owner + sizeof *m->mtp_pos + sizeof *m->mtp_item +
+                            2 * (sizeof *m->mtp_out_pos + sizeof *m->mtp_out_item + sizeof *m->tail_at));
     m->rows.seqs = xcalloc(N, sizeof *m->rows.seqs);
     m->rows.owner = xcalloc(N, sizeof *m->rows.owner);
     m->mtp_rows.seqs = xcalloc(N, sizeof *m->mtp_rows.seqs);

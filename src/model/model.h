@@ -63,6 +63,8 @@ int64_t model_pages_total(const struct model *m);
 int64_t model_pages_free(const struct model *m);
 /* Scratch memory of the device's operations: taken at open for the largest step and the deepest sequence. */
 uint64_t model_scratch_bytes(const struct model *m);
+/* All that steps work in: workspace, logits and that scratch memory. */
+uint64_t model_step_bytes(const struct model *m);
 /* Bytes of one sequence's constant part: window rings, compressor state, page table for max_tokens. */
 uint64_t model_seq_bytes(const struct model *m, int64_t max_tokens);
 

@@ -38,6 +38,7 @@ struct workspace {
     float *head_x, *head_y;              /* [N][S*D], [N][D] rows whose logits are wanted */
     float *logits, *mtp_logits;          /* grown to the largest step that asked for them */
     size_t n_logits_cap, n_mtp_cap;
+    uint64_t bytes;                      /* of all these but the logits, lists of rows included */
     int32_t *pick;                       /* row numbers */
 };
 

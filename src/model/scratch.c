@@ -39,6 +39,12 @@ int model_reserve_scratch(struct model *m, struct err *e)
     return m->dev->ops->reserve(m->dev, &l, e);
 }
 
+uint64_t model_step_bytes(const struct model *m)
+{
+    uint64_t logits = m->ws.n_logits_cap + m->ws.n_mtp_cap;
+    return m->ws.bytes + logits * (uint64_t)m->w.cfg.vocab_size * sizeof(float) + model_scratch_bytes(m);
+}
+
 uint64_t model_scratch_bytes(const struct model *m)
 {
     return m->dev->ops->scratch_bytes(m->dev);

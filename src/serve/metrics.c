@@ -113,6 +113,12 @@ static void write_engine(struct buf *out, const struct server *s, const struct e
         (double)st->recomputed_tokens);
     one(out, s, "hadal:kept_states", "gauge", "Finished sequences whose state is kept.", st->n_kept);
     one(out, s, "hadal:kept_tokens", "gauge", "Tokens in kept states.", (double)st->kept_tokens);
+    head(out, "hadal:memory_bytes", "gauge", "Memory that the engine holds from its start on, weights aside.");
+    labelled(out, s, "hadal:memory_bytes", "part", "kv", st->memory.kv);
+    labelled(out, s, "hadal:memory_bytes", "part", "sequences", st->memory.sequences);
+    labelled(out, s, "hadal:memory_bytes", "part", "step", st->memory.step);
+    labelled(out, s, "hadal:memory_bytes", "part", "cache", st->memory.cache);
+    labelled(out, s, "hadal:memory_bytes", "part", "replies", (uint64_t)st->replay.bytes);
     one(out, s, "hadal:steps_total", "counter", "Passes through the model.", (double)st->steps);
 }
 

@@ -26,9 +26,11 @@
 
 /* ---------------------------------------------------------------- calls that fail */
 
-enum call { NO_CALL, ALLOCATION, REQUEST, READ, WRITE, OPENING, ALLOTTING, SYNC, LOCK, THREAD, RING, SUBMIT, COMPLETION, N_CALLS };
-static const char *const names[N_CALLS] = {"", "allocation", "allocation for a request", "pread", "pwrite", "open", "fallocate", "fdatasync", "flock",
-                                           "thread", "io_uring set-up", "io_uring submit", "io_uring completion"};
+enum call { NO_CALL, ALLOCATION, REQUEST, READ, WRITE, OPENING, ALLOTTING, SYNC, LOCK, THREAD, RING, SUBMIT, COMPLETION,
+            N_CALLS };
+static const char *const names[N_CALLS] = {"", "allocation", "allocation for a request", "pread", "pwrite", "open",
+                                           "fallocate", "fdatasync", "flock", "thread", "io_uring set-up",
+                                           "io_uring submit", "io_uring completion"};
 
 static enum call failing;
 static atomic_long countdown; /* the call that makes it 0 fails */

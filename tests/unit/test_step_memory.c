@@ -27,17 +27,18 @@
 static _Thread_local bool in_round;
 static atomic_bool pool_counts; /* the threads of the pool count too: nobody else runs meanwhile */
 static atomic_int n_allocations;
-static size_t last_bytes;
+static size_t last_bytes, all_bytes;
 
+#if COUNTS
 static void count(size_t bytes)
 {
     if (in_round || pool_counts) {
         n_allocations++;
         last_bytes = bytes;
+        all_bytes += bytes;
     }
 }
 
-#if COUNTS
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t bytes);
 void *__libc_realloc(void *p, size_t n);
@@ -157,6 +158,25 @@ static void test_counts(void **state)
     n_allocations = 0;
 }
 
+/* What the cache says that it holds is what it asks for. */
+static void test_cache_bytes(void **state)
+{
+    (void)state;
+    static struct fake_device device;
+    struct cache c;
+    fake_device_init(&device, 77, 10, 64);
+    struct runner r = fake_runner(&device, 2000);
+    all_bytes = 0;
+    in_round = true;
+    cache_open(&c, &r);
+    cache_reserve_users(&c, 9);
+    in_round = false;
+    assert_true(!COUNTS || all_bytes == cache_bytes(&c));
+    n_allocations = 0;
+    cache_close(&c);
+    fake_device_free(&device);
+}
+
 static void test_fake_device(void **state)
 {
     (void)state;
@@ -200,6 +220,10 @@ static void try_model(enum numerics numerics, bool native)
     live(e, 10, 900, 24, false);
     assert_true(e->counts.reused_tokens > 0);
     assert_true(scratch > 0 && model_scratch_bytes(m) == scratch);
+    struct engine_memory held = e->counts.memory;
+    assert_true(held.kv == taken && held.step == model_step_bytes(m) && held.step > scratch);
+    assert_true(held.sequences % model_seq_bytes(m, e->env.context_tokens) == 0 && held.sequences > 0);
+    assert_true(held.cache == cache_bytes(&e->cache));
     engine_destroy(e);
 }
 
@@ -221,6 +245,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_cache_bytes),
         cmocka_unit_test(test_fake_device),
         cmocka_unit_test(test_model),
     };
