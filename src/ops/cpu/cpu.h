@@ -49,7 +49,7 @@ uint8_t *cpu_packed_scratch(struct cpu_dev *c, size_t bytes);
 int cpu_reserve(struct dev *d, const struct op_limits *l, struct err *e);
 uint64_t cpu_scratch_bytes(const struct dev *d);
 size_t cpu_attn_floats(const struct cpu_dev *c, int heads, int head_dim, size_t keys, bool shared); /* or of a thread */
-size_t cpu_index_floats(int heads, int dim, int64_t keys);                                           /* of a thread */
+size_t cpu_index_floats(const struct cpu_dev *c, int heads, int dim, int64_t keys); /* of a thread, or shared */
 
 /* pool_run, unless the whole work is too small (in multiply-adds) to be worth waking threads. */
 void cpu_run(struct cpu_dev *c, int n_tasks, double work, void (*fn)(void *, int, int), void *arg);

@@ -9,7 +9,8 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, KEYS_PER_BLOCK = KV_PAGE_TOKENS / INDEX_RATIO, HEADS_MAX = 256 };
+enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, KEYS_PER_BLOCK = KV_PAGE_TOKENS / INDEX_RATIO, HEADS_MAX = 256,
+       COARSE_BINS = 4096, COARSE_SHIFT = 20, CUT_BLOCK = 32 };
 
 struct index_row;
 
@@ -19,6 +20,7 @@ struct index_job {
     const struct op_seq *s;
     int64_t n;       /* visible entries */
     float *score;    /* [n] */
+    int32_t *count;  /* [threads][COARSE_BINS]: how many scores each thread made by their highest bits */
     const struct index_row *shared; /* the prepared row whose keys are shared out */
 };
 
@@ -98,22 +100,40 @@ static uint32_t order_key(float x)
     return u & 0x80000000u ? ~u : u | 0x80000000u;
 }
 
-/* Value of the k-th largest key by four byte-wise counting passes, and how many keys equal to it belong to the top k. */
-static uint32_t kth_largest(const float *score, int64_t n, int64_t k, int64_t *n_equal)
+/* The highest bits of the order keys, counted as the scores are made. */
+static void count_scores(const float *score, int64_t n, int32_t *count)
 {
-    uint32_t prefix = 0, mask = 0;
-    for (int shift = 24; shift >= 0; shift -= 8) {
-        int64_t count[256] = {0};
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t u = order_key(score[i]);
-            if ((u & mask) == prefix)
-                count[u >> shift & 255]++;
-        }
-        int b = 255;
-        while (count[b] < k)
-            k -= count[b--];
-        prefix |= (uint32_t)b << shift;
-        mask |= 255u << shift;
+    for (int64_t i = 0; i < n; i++)
+        count[order_key(score[i]) >> COARSE_SHIFT]++;
+}
+
+/* The largest bin that at least k values lie in or above; *k: how many of the bin's own are among the k. */
+static uint32_t bin_of_kth(const int32_t *count, int n_bins, int64_t *k)
+{
+    int b = n_bins - 1;
+    while (count[b] < *k)
+        *k -= count[b--];
+    return (uint32_t)b;
+}
+
+/* Order key of the k-th largest score, and how many of those equal to it belong to the top k. count: of count_scores over
+ * all n; found: scratch [n]. Only the scores in the bin that the k-th falls into are looked at bit by bit. */
+static uint32_t kth_largest(const float *score, int64_t n, int64_t k, const int32_t *count, uint32_t *found, int64_t *n_equal)
+{
+    enum { FINE_BITS = COARSE_SHIFT / 2, FINE = 1 << FINE_BITS };
+    uint32_t bin = bin_of_kth(count, COARSE_BINS, &k), prefix = bin << COARSE_SHIFT;
+    int64_t n_found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u = order_key(score[i]);
+        found[n_found] = u;
+        n_found += u >> COARSE_SHIFT == bin;
+    }
+    for (int shift = COARSE_SHIFT - FINE_BITS; shift >= 0; shift -= FINE_BITS) {
+        int32_t fine[FINE] = {0};
+        for (int64_t i = 0; i < n_found; i++)
+            if (found[i] >> (shift + FINE_BITS) == prefix >> (shift + FINE_BITS))
+                fine[found[i] >> shift & (FINE - 1)]++;
+        prefix |= bin_of_kth(fine, FINE, &k) << shift;
     }
     *n_equal = k;
     return prefix;
@@ -129,17 +149,30 @@ static void any_k(int64_t n, int k, int32_t *ids)
             ids[out++] = (int32_t)i;
 }
 
-/* The k entries of highest score, ties to the lower number, ids ascending. */
-static void top_k(const float *score, int64_t n, int k, int32_t *ids)
+/* Is a score of the block as high as the cut? */
+static bool any_reaches(const float *score, uint32_t cut)
+{
+    uint32_t any = 0;
+    for (int i = 0; i < CUT_BLOCK; i++)
+        any |= order_key(score[i]) >= cut;
+    return any != 0;
+}
+
+/* The k entries of highest score, ties to the lower number, ids ascending. count, found: as of kth_largest. */
+static void top_k(const float *score, int64_t n, int k, const int32_t *count, uint32_t *found, int32_t *ids)
 {
     if (MUTANT(29)) {
         any_k(n, k, ids);
         return;
     }
     int64_t n_equal;
-    uint32_t cut = kth_largest(score, n, k, &n_equal);
+    uint32_t cut = kth_largest(score, n, k, count, found, &n_equal);
     int out = 0;
     for (int64_t i = 0; i < n && out < k; i++) {
+        if (i % CUT_BLOCK == 0 && n - i >= CUT_BLOCK && !any_reaches(score + i, cut)) {
+            i += CUT_BLOCK - 1;
+            continue;
+        }
         uint32_t u = order_key(score[i]);
         if (u > cut || (u == cut && n_equal-- > 0))
             ids[out++] = (int32_t)i;
@@ -153,10 +186,11 @@ static void select_all(int32_t *ids, int64_t n, int topk)
         ids[i] = i < n ? i : -1;
 }
 
-/* The query, a block of keys, a score a key. */
-size_t cpu_index_floats(int heads, int dim, int64_t keys)
+/* The query, a block of keys, a score and an order key for each key, counts of every thread. */
+size_t cpu_index_floats(const struct cpu_dev *c, int heads, int dim, int64_t keys)
 {
-    return fast_query_floats(heads, dim) + KEYS_PER_BLOCK * (size_t)dim + (size_t)keys;
+    return fast_query_floats(heads, dim) + KEYS_PER_BLOCK * (size_t)dim + 2 * (size_t)keys +
+           (size_t)pool_threads(c->pool) * COARSE_BINS;
 }
 
 static void row_task(void *arg, int i, int i_thread)
@@ -172,10 +206,12 @@ static void row_task(void *arg, int i, int i_thread)
     }
     struct index_row r;
     size_t query = fast_query_floats(o->heads, o->dim), keys = KEYS_PER_BLOCK * (size_t)o->dim;
-    float *mem = cpu_scratch(j->c, i_thread, cpu_index_floats(o->heads, o->dim, n)), *score = mem + query + keys;
+    float *mem = cpu_scratch(j->c, i_thread, cpu_index_floats(j->c, o->heads, o->dim, n)), *score = mem + query + keys;
+    int32_t *count = memset(score + 2 * n, 0, COARSE_BINS * sizeof *count);
     prepare_row(j, row, mem, &r);
     score_keys(j, &r, 0, n, mem + query, score);
-    top_k(score, n, o->topk, ids);
+    count_scores(score, n, count);
+    top_k(score, n, o->topk, count, (uint32_t *)(score + n), ids);
 }
 
 static void keys_task(void *arg, int i, int i_thread)
@@ -184,6 +220,15 @@ static void keys_task(void *arg, int i, int i_thread)
     int64_t first = (int64_t)i * KEYS_PER_TASK, last = first + KEYS_PER_TASK < j->n ? first + KEYS_PER_TASK : j->n;
     float *key = cpu_scratch(j->c, i_thread, KEYS_PER_BLOCK * (size_t)j->o->dim);
     score_keys(j, j->shared, first, last, key, j->score);
+    count_scores(j->score + first, last - first, j->count + (size_t)i_thread * COARSE_BINS);
+}
+
+/* The counts of all threads into the first's. */
+static void join_counts(int32_t *count, int n_threads)
+{
+    for (int t = 1; t < n_threads; t++)
+        for (int i = 0; i < COARSE_BINS; i++)
+            count[i] += count[t * COARSE_BINS + i];
 }
 
 /* Few rows: the keys of each row are shared out. Same arithmetic per key, so the same bits. */
@@ -200,13 +245,16 @@ static void select_by_keys(struct index_job *j)
         }
         struct index_row r;
         size_t query = fast_query_floats(o->heads, o->dim);
-        float *mem = cpu_shared_scratch(j->c, query + (size_t)j->n);
+        float *mem = cpu_shared_scratch(j->c, cpu_index_floats(j->c, o->heads, o->dim, j->n));
+        size_t counts = (size_t)pool_threads(j->c->pool) * COARSE_BINS;
         prepare_row(j, row, mem, &r);
         j->shared = &r;
         j->score = mem + query;
+        j->count = memset(j->score + 2 * j->n, 0, counts * sizeof *j->count);
         int n_tasks = (int)((j->n + KEYS_PER_TASK - 1) / KEYS_PER_TASK);
         cpu_run(j->c, n_tasks, (double)j->n * o->heads * o->dim, keys_task, j);
-        top_k(j->score, j->n, o->topk, ids);
+        join_counts(j->count, pool_threads(j->c->pool));
+        top_k(j->score, j->n, o->topk, j->count, (uint32_t *)(j->score + j->n), ids);
     }
 }
 

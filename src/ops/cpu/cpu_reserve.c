@@ -20,8 +20,8 @@ static void need_attention(struct needs *n, const struct cpu_dev *c, const struc
     most(&n->thread, cpu_attn_floats(c, l->heads, l->head_dim, (size_t)l->keys, false));
     most(&n->shared, cpu_attn_floats(c, l->heads, l->head_dim, (size_t)l->keys, true));
     most(&n->thread, 3 * dim); /* compress */
-    most(&n->thread, cpu_index_floats(l->index_heads, l->index_dim, l->index_keys));
-    most(&n->shared, cpu_index_floats(l->index_heads, l->index_dim, l->index_keys));
+    most(&n->thread, cpu_index_floats(c, l->index_heads, l->index_dim, l->index_keys));
+    most(&n->shared, cpu_index_floats(c, l->index_heads, l->index_dim, l->index_keys));
     most(&n->thread, (size_t)l->streams * (size_t)l->dim); /* hc_post */
 }
 
