@@ -13,8 +13,8 @@ struct attn_tile {
 };
 
 /* acc [n_tiles][ATTN_HEADS][hd] and st [n_tiles] move on by n <= ATTN_KEYS keys of hd values, ld floats apart; q as acc
- * and already scaled. hd is a multiple of 32, n_tiles at most ATTN_TILES. An ld that is no multiple of 256 keeps keys out of each
- * other's cache lines. */
+ * and already scaled. hd is a multiple of 32, n_tiles at most ATTN_TILES. An ld that is no multiple of 256 keeps keys out
+ * of each other's cache lines. */
 typedef void attn_block_fn(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd, struct attn_tile *st,
                            float *acc);
 

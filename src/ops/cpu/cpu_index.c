@@ -118,7 +118,8 @@ static uint32_t bin_of_kth(const int32_t *count, int n_bins, int64_t *k)
 
 /* Order key of the k-th largest score, and how many of those equal to it belong to the top k. count: of count_scores over
  * all n; found: scratch [n]. Only the scores in the bin that the k-th falls into are looked at bit by bit. */
-static uint32_t kth_largest(const float *score, int64_t n, int64_t k, const int32_t *count, uint32_t *found, int64_t *n_equal)
+static uint32_t kth_largest(const float *score, int64_t n, int64_t k, const int32_t *count, uint32_t *found,
+                            int64_t *n_equal)
 {
     enum { FINE_BITS = COARSE_SHIFT / 2, FINE = 1 << FINE_BITS };
     uint32_t bin = bin_of_kth(count, COARSE_BINS, &k), prefix = bin << COARSE_SHIFT;
