@@ -82,9 +82,11 @@ static struct tokenizer *tokenizer;
 
 static void round_counted(struct engine *e)
 {
-    in_round = pool_counts = true;
+    in_round = true;
+    pool_counts = true;
     engine_round(e);
-    in_round = pool_counts = false;
+    in_round = false;
+    pool_counts = false;
     if (n_allocations > 0)
         fail_msg("%d allocations in a round of the engine, the last of %zu bytes", n_allocations, last_bytes);
 }
