@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Real coding agents of PyPI, unmodified, do a task through the server over a scripted model: write a file, run its check, say
-so. What they send is shown; nothing of it may be refused."""
+"""Real coding agents of PyPI, unmodified, do a task through the server over a scripted model: write a file, run its
+check, say so. What they send is shown; nothing of it may be refused."""
 import http.client
 import http.server
 import json
@@ -12,7 +12,7 @@ import threading
 import server
 from server import B, Scripted, check, equal
 
-PACKAGES = ["claude-agent-sdk==0.2.188", "mini-swe-agent==2.4.6"]
+PACKAGES = ["claude-agent-sdk==0.2.188", "mini-swe-agent==2.4.6", "openai-codex-cli-bin==0.163.0"]
 FOLDER = os.path.abspath(os.path.join(B, "agents"))
 TASK = "Write add.py with a function add, then run check.py."
 FILE = "def add(a, b):\n    return a + b\n"
@@ -140,7 +140,26 @@ def mini_swe_agent():
                       "LITELLM_LOCAL_MODEL_COST_MAP": "True"})
 
 
+def codex():
+    """With no file of settings: the provider is named on the command line."""
+    def provider(port):
+        return {"HADAL_KEY": "sk-test", "HADAL_PORT": str(port)}
+
+    binary = f"{FOLDER}/lib/python3.{sys.version_info[1]}/site-packages/codex_cli_bin/bin/codex"
+    settings = ('-c model_provider=hadal -c model_providers.hadal.name=hadal -c model_providers.hadal.wire_api=responses '
+                '-c model_providers.hadal.env_key=HADAL_KEY -c model_providers.hadal.base_url=http://127.0.0.1:$HADAL_PORT/v1')
+    text = agent(
+        "codex",
+        lambda folder: script(call("exec_command", cmd=f"cat > add.py <<'EOF'\n{FILE}EOF"),
+                              call("exec_command", cmd="python3 check.py"), ""),
+        ["sh", "-c", f'mkdir -p "$HOME/.codex" && exec {binary} exec --skip-git-repo-check '
+                     f'--dangerously-bypass-approvals-and-sandbox -m deepseek-v4-flash {settings} "$0"', TASK],
+        provider)
+    equal("The check passed." in text, True, f"the answer is shown (output {text[-1000:]})")
+
+
 install()
 check("Claude Code writes a file and runs its check", claude_code)
+check("Codex writes a file and runs its check", codex)
 check("mini-swe-agent writes a file and runs its check", mini_swe_agent)
 server.done()
