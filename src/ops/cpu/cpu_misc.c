@@ -1,6 +1,7 @@
 /* Row operations: embedding, norms, rotation, quantisers, small data movement. */
 #include "ops/cpu/cpu.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -17,22 +18,43 @@ void cpu_rmsnorm_row(const struct cpu_dev *c, const float *x, const float *w, in
     cpu_round(c, y, (size_t)dim);
 }
 
-void cpu_rope_row(const struct cpu_dev *c, float *x, int dim, int rd, int64_t pos, const float *freq, bool inverse)
+enum { ROPE_PAIRS_MAX = 128 };
+
+/* Cosine and sine of every pair of values at one position, shared by the heads of a row. */
+struct rotation {
+    float co[ROPE_PAIRS_MAX], si[ROPE_PAIRS_MAX];
+};
+
+static void rotation_at(struct rotation *t, int rd, int64_t pos, const float *freq, bool inverse)
 {
-    float *v = x + dim - rd;
+    assert(rd / 2 <= ROPE_PAIRS_MAX);
     for (int i = 0; i < rd / 2; i++) {
         /* The official code rounds the angle to fp32 before taking sine and cosine. */
         double angle = (double)((float)pos * freq[i]);
-        float co = (float)cos(angle), si = (float)sin(angle);
-        if (inverse)
-            si = -si;
+        float si = (float)sin(angle);
+        t->co[i] = (float)cos(angle);
+        t->si[i] = inverse ? -si : si;
+    }
+}
+
+static void rotate(const struct cpu_dev *c, float *x, int dim, int rd, const struct rotation *t)
+{
+    float *v = x + dim - rd;
+    for (int i = 0; i < rd / 2; i++) {
         /* Mutant 5: rotate_half pairs instead of interleaved ones. */
         float *p = MUTANT(5) ? v + i : v + 2 * i, *q = MUTANT(5) ? v + i + rd / 2 : p + 1;
         float a = *p, b = *q;
-        *p = a * co - b * si;
-        *q = a * si + b * co;
+        *p = a * t->co[i] - b * t->si[i];
+        *q = a * t->si[i] + b * t->co[i];
     }
     cpu_round(c, v, (size_t)rd);
+}
+
+void cpu_rope_row(const struct cpu_dev *c, float *x, int dim, int rd, int64_t pos, const float *freq, bool inverse)
+{
+    struct rotation t;
+    rotation_at(&t, rd, pos, freq, inverse);
+    rotate(c, x, dim, rd, &t);
 }
 
 void cpu_hadamard_fp4(const struct cpu_dev *c, float *x, int n)
@@ -147,9 +169,10 @@ static void rope_task(void *arg, int i, int i_thread)
     (void)i_thread;
     const struct rows_job *j = arg;
     const struct op_rope *o = j->o;
+    struct rotation t;
+    rotation_at(&t, o->rope_dim, o->pos[i], o->freq, o->inverse);
     for (int h = 0; h < o->heads; h++)
-        cpu_rope_row(j->c, o->x + ((size_t)i * (size_t)o->heads + (size_t)h) * (size_t)o->dim, o->dim, o->rope_dim,
-                     o->pos[i], o->freq, o->inverse);
+        rotate(j->c, o->x + ((size_t)i * (size_t)o->heads + (size_t)h) * (size_t)o->dim, o->dim, o->rope_dim, &t);
 }
 
 void cpu_rope(struct dev *d, const struct op_rope *o)
