@@ -11,7 +11,7 @@ struct reading {
     struct gen_request *r;
     const struct request_env *env;
     struct err *e;
-    const json_t *messages, *prompt, *tokens, *tools, *response_format; /* borrowed */
+    const json_t *messages, *prompt, *tokens, *tools, *allowed, *response_format; /* borrowed */
     struct grammar_spec form;
     struct chat_options chat;
     bool has_max_tokens, has_seed, thinking_off, tools_off, match_added;
@@ -88,9 +88,23 @@ static int on_tools(struct reading *p, const json_t *v)
     return json_is_array(v) ? HD_OK : refuse(p, "tools", "an array");
 }
 
+/* The prompt shows all tools, so that what is kept of it serves; the grammar has these alone. */
+static int on_allowed_tools(struct reading *p, const json_t *v)
+{
+    const char *mode = json_string_value(json_object_get(v, "mode"));
+    p->allowed = json_object_get(v, "tools");
+    p->form.limited = true;
+    p->form.must_call = mode != NULL && strcmp(mode, "required") == 0;
+    if (json_array_size(p->allowed) == 0 || mode == NULL || (!p->form.must_call && strcmp(mode, "auto") != 0))
+        return refuse(p, "tool_choice.allowed_tools", "a mode, auto or required, and a list of tools");
+    return HD_OK;
+}
+
 static int on_tool_choice(struct reading *p, const json_t *v)
 {
     const char *s = json_string_value(v);
+    if (json_object_get(v, "allowed_tools") != NULL)
+        return on_allowed_tools(p, json_object_get(v, "allowed_tools"));
     const json_t *name = json_object_get(json_object_get(v, "function"), "name");
     p->tools_off = s != NULL && strcmp(s, "none") == 0;
     p->form.must_call = s != NULL && strcmp(s, "required") == 0;
@@ -395,11 +409,25 @@ static bool has_tool(const json_t *tools, const char *name)
     return false;
 }
 
-/* The grammar of what the request asks of its reply. */
-static int read_form(struct reading *p)
+/* The tools that may be called, in the order of the request; NULL: one of them is no tool. */
+static json_t *allowed_tools(const struct reading *p)
+{
+    size_t i;
+    json_t *tool, *list = json_array();
+    json_array_foreach((json_t *)(uintptr_t)p->tools, i, tool) {
+        const char *s = json_string_value(json_object_get(json_object_get(tool, "function"), "name"));
+        if (s != NULL && has_tool(p->allowed, s))
+            json_array_append(list, tool);
+    }
+    if (json_array_size(list) == json_array_size(p->allowed))
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
+static int take_grammar(struct reading *p)
 {
     struct grammar_spec *f = &p->form;
-    f->tools = p->tools_off || json_array_size(p->tools) == 0 ? NULL : p->tools;
     if ((f->must_call || f->forced != NULL) && f->tools == NULL)
         return refuse(p, "tool_choice", "auto or none when there are no tools");
     if (f->forced != NULL && !has_tool(f->tools, f->forced))
@@ -409,6 +437,21 @@ static int read_form(struct reading *p)
     if (p->env->grammars == NULL)
         return err_set(p->e, HD_EUNSUPPORTED, "this program cannot enforce the form of a reply");
     return grammar_take(p->env->grammars, f, &p->r->params.grammar, p->e);
+}
+
+/* The grammar of what the request asks of its reply. */
+static int read_form(struct reading *p)
+{
+    struct grammar_spec *f = &p->form;
+    f->tools = p->tools_off || json_array_size(p->tools) == 0 ? NULL : p->tools;
+    if (!f->limited)
+        return take_grammar(p);
+    json_t *some = allowed_tools(p);
+    f->tools = some;
+    int rc = some == NULL ? refuse(p, "tool_choice.allowed_tools", "names of the tools, each once") : take_grammar(p);
+    json_decref(some);
+    f->tools = NULL;
+    return rc;
 }
 
 static int64_t default_max_tokens(const struct reading *p)

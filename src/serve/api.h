@@ -194,6 +194,8 @@ int rules_penalties(const json_t *body, struct api_error *e);
 /* A choice in the engine's form ("required" or a named function) that forces a call: refused while thinking, as
  * officially. Takes the reference. */
 int rules_forced_call(struct api_req *q, json_t *choice, struct api_error *e);
+/* A choice among some of the tools; mode: auto or required. Takes the reference of the list, each in chat's form. */
+int rules_allowed_tools(struct api_req *q, const char *mode, json_t *tools, struct api_error *e);
 /* The answer's form: a schema (borrowed) under a name. */
 int rules_schema(struct api_req *q, const json_t *schema, const char *where, struct api_error *e);
 /* The field `model`: taken or refused; *think as api_model_known says. */

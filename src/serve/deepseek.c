@@ -173,6 +173,10 @@ static int read_tool_choice(struct reading *r, const json_t *body, bool *none)
     *none = s != NULL && strcmp(s, "none") == 0;
     if (v == NULL || *none || (s != NULL && strcmp(s, "auto") == 0))
         return 0;
+    const json_t *some = field_get(v, "allowed_tools");
+    if (some != NULL)
+        return rules_allowed_tools(r->q, json_string_value(field_get(some, "mode")), json_incref(field_get(some, "tools")),
+                                   r->e);
     if (!named && (s == NULL || strcmp(s, "required") != 0))
         return api_fail(r->e, API_TYPE, "Failed to deserialize the JSON body into the target type: tool_choice: expected "
                         "`none`, `auto`, `required` or a named function");

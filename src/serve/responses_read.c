@@ -219,7 +219,25 @@ static int add_tool(struct reading *r, const json_t *tool, json_t *to)
     return 0;
 }
 
-/* "required", or a function or custom tool by its name. */
+static json_t *choice_of(const json_t *name)
+{
+    return json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name);
+}
+
+/* Tools that are ignored cannot be allowed either. */
+static int read_allowed_tools(struct reading *r, const json_t *choice)
+{
+    size_t i;
+    json_t *tool, *some = json_array();
+    json_array_foreach(field_get(choice, "tools"), i, tool) {
+        const char *type = json_string_value(field_get(tool, "type"));
+        if ((is(type, "function") || is(type, "custom")) && field_is_text(field_get(tool, "name")))
+            json_array_append_new(some, choice_of(field_get(tool, "name")));
+    }
+    return rules_allowed_tools(r->q, json_string_value(field_get(choice, "mode")), some, r->e);
+}
+
+/* "required", a function or custom tool by its name, or some of them. */
 static int read_tool_choice(struct reading *r, const json_t *choice)
 {
     const char *mode = json_string_value(choice), *type = json_string_value(field_get(choice, "type"));
@@ -229,8 +247,11 @@ static int read_tool_choice(struct reading *r, const json_t *choice)
     if (is(mode, "required"))
         return rules_forced_call(r->q, json_string(mode), r->e);
     if ((is(type, "function") || is(type, "custom")) && field_is_text(name))
-        return rules_forced_call(r->q, json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name), r->e);
-    return api_fail(r->e, API_BAD, "tool_choice must be none, auto, required, or a function or custom tool by its name");
+        return rules_forced_call(r->q, choice_of(name), r->e);
+    if (is(type, "allowed_tools"))
+        return read_allowed_tools(r, choice);
+    return api_fail(r->e, API_BAD, "tool_choice must be none, auto, required, a function or custom tool by its name, or "
+                    "allowed_tools");
 }
 
 static int read_tools(struct reading *r, const json_t *body)

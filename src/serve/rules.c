@@ -159,6 +159,24 @@ int rules_forced_call(struct api_req *q, json_t *choice, struct api_error *e)
     return 0;
 }
 
+int rules_allowed_tools(struct api_req *q, const char *mode, json_t *tools, struct api_error *e)
+{
+    bool required = mode != NULL && strcmp(mode, "required") == 0;
+    if (json_array_size(tools) == 0 || (!required && (mode == NULL || strcmp(mode, "auto") != 0))) {
+        json_decref(tools);
+        return api_fail(e, API_BAD, "Invalid tool_choice: allowed_tools needs a mode, auto or required, and a list of "
+                        "tools");
+    }
+    json_t *choice = json_pack("{s:s, s:{s:s, s:o}}", "type", "allowed_tools", "allowed_tools", "mode", mode, "tools",
+                               tools);
+    if (required)
+        return rules_forced_call(q, choice, e);
+    json_object_set_new(q->gen, "tool_choice", choice);
+    if (!q->has_tools)
+        return api_fail(e, API_BAD, "Invalid tool_choice: tools are allowed, but there are none");
+    return 0;
+}
+
 int rules_schema(struct api_req *q, const json_t *schema, const char *where, struct api_error *e)
 {
     if (!json_is_object(schema))

@@ -21,6 +21,7 @@ struct grammar_spec {
     bool json_object;     /* the content is any JSON object */
     const json_t *tools;  /* as in the chat API, each {"type": "function", "function": {...}}; NULL: no calls */
     const char *forced;   /* the one tool that is called */
+    bool limited;         /* tools are not all of those that the prompt shows */
     bool must_call;       /* a call, no text */
     bool one_call;        /* at most one */
 };

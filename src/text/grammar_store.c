@@ -78,7 +78,8 @@ bool grammar_is_needed(const struct grammar_spec *s)
 {
     size_t i;
     json_t *tool;
-    if (s->schema != NULL || s->json_object || s->must_call || s->forced != NULL || (s->one_call && s->tools != NULL))
+    if (s->schema != NULL || s->json_object || s->must_call || s->forced != NULL || s->limited ||
+        (s->one_call && s->tools != NULL))
         return true;
     json_array_foreach((json_t *)(uintptr_t)s->tools, i, tool) {
         if (is_strict(tool))

@@ -122,6 +122,32 @@ def loose(c):
           [("anything", True)])
 
 
+def allowed(c):
+    """Some of the tools: the prompt shows all of them, the script wants another one, and cannot have it."""
+    loose_tools = [tool("forecast", CITY, strict=False), tool("switch", FLAG, strict=False)]
+    for tools in (TOOLS, loose_tools):
+        for mode in ("auto", "required"):
+            some = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [
+                {"type": "function", "function": {"name": "switch"}}]}}
+            ask = {"model": MODEL, "messages": user("CALL"), "tools": tools, "extra_body": OFF, "max_tokens": 2000}
+            r = c.chat.completions.create(tool_choice=some, **ask)
+            names = {t.function.name for t in r.choices[0].message.tool_calls or []}
+            equal(names - {"switch"}, set(), f"tools called, {mode}")
+            equal(mode == "auto" or r.choices[0].finish_reason == "length" or names == {"switch"}, True, "a call")
+            free = c.chat.completions.create(**ask)
+            equal(r.usage.prompt_tokens, free.usage.prompt_tokens, "tokens of the prompt")
+            if tools == TOOLS:
+                equal(free.choices[0].message.tool_calls[0].function.name, "forecast", "with no limit")
+    for wrong in ({"mode": "auto", "tools": []}, {"mode": "never", "tools": [TOOLS[0]]}, {"tools": [TOOLS[0]]},
+                  {"mode": "auto", "tools": [tool("other", FLAG)]}, {"mode": "auto", "tools": "switch"}):
+        try:
+            c.chat.completions.create(model=MODEL, messages=user(), tools=TOOLS, extra_body=OFF,
+                                      tool_choice={"type": "allowed_tools", "allowed_tools": wrong})
+            raise AssertionError(f"{wrong} was taken")
+        except openai.BadRequestError as e:
+            equal("tool_choice" in e.body["message"], True, f"the refusal {e.body}")
+
+
 def auto(c):
     """Text that mentions no call stays text; a call of the script is a call, its wrong argument is not let through."""
     r = chat(c, 1, tools=TOOLS)
@@ -146,6 +172,9 @@ def responses(c):
     jsonschema.validate(json.loads(c.responses.create(model=MODEL, input="x", text=form, **off).output_text), CITY)
     tools = [{"type": "function", "name": t["function"]["name"], "parameters": t["function"]["parameters"], "strict": True}
              for t in TOOLS]
+    some = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "switch"}]}
+    r = c.responses.create(model=MODEL, input="x", tools=tools, tool_choice=some, parallel_tool_calls=False, **off)
+    equal([i.name for i in r.output], ["switch"], "the one that is allowed")
     r = c.responses.create(model=MODEL, input="x", tools=tools, tool_choice="required", parallel_tool_calls=False, **off)
     equal(([i.type for i in r.output], r.parallel_tool_calls), (["function_call"], False))
     judge_calls([(i.name, i.arguments) for i in r.output])
@@ -214,7 +243,7 @@ with Scripted([{"when": "THINK", "reply": "Let me see.</think>"}, {"when": "CALL
     c = openai.OpenAI(base_url=s.url + "/v1", api_key="x", max_retries=0)
     a = anthropic.Anthropic(base_url=s.url + "/anthropic", api_key="x", max_retries=0)
     for name, test in (("JSON objects", objects), ("schemas", schemas), ("parse()", parsed), ("a schema after thinking", thinking),
-                       ("forced calls", forced), ("forced calls without a schema", loose), ("calls by choice", auto),
+                       ("forced calls", forced), ("forced calls without a schema", loose), ("calls by choice", auto), ("calls of some of the tools", allowed),
                        ("a stream of forced calls", streamed), ("Responses", responses)):
         check(f"openai: {name}", lambda: test(c))
     check("anthropic: forced calls and schemas", lambda: messages(a))
