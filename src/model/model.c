@@ -366,6 +366,7 @@ int model_open(struct model **out, const char *dir, const struct model_options *
     *out = NULL;
     struct model *m = xcalloc(1, sizeof *m);
     m->numerics = o->numerics;
+    m->stays_stored = o->native || o->numerics != NUM_FAST;
     m->max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
     struct dev_options d = {o->numerics, o->n_threads, o->isa, o->native};
     int rc = dev_open_cpu(&m->dev, &d, e);
@@ -400,7 +401,7 @@ static void warm(const struct file_map *map)
 void model_warm(const struct model *m)
 {
     warm(&m->packed);
-    bool stored = m->w.head.packed == NULL && m->head.packed == NULL; /* nothing was packed: the checkpoint is what runs */
+    bool stored = m->w.head.packed == NULL && m->stays_stored; /* nothing was packed: the checkpoint is what runs */
     for (int i = 0; stored && i < m->w.ckpt.n_shards; i++)
         warm(&m->w.ckpt.shards[i].map);
 }

@@ -47,6 +47,7 @@ struct model {
     struct dev *dev;
     struct file_map packed; /* the file of packed weights; size 0: none is used */
     enum numerics numerics;
+    bool stays_stored; /* no weight is packed: the checkpoint is what runs */
     int max_rows;
     bool mtp;
     struct dspark *dspark; /* NULL: the checkpoint has no stages, or they were not asked for */

@@ -306,7 +306,8 @@ struct ops {
     uint64_t (*scratch_bytes)(const struct dev *d);
 
     /* Once per matrix, before its first use: the device may keep a copy in a layout of its own (w->packed), after which
-     * linear and moe read only that. true: it did, and the caller may drop the stored form from memory. */
+     * linear and moe read only that. true: it did, and the caller may drop the stored form from memory; false: the stored
+     * form is read (w->packed may describe it). */
     bool (*prepare)(struct dev *d, struct wmat *w);
     /* The same in steps, for packed forms that live in a file. packed_bytes: of the device's layout of w, from its shape
      * alone; 0: w runs as it is stored. pack: writes that form into mem (64-byte aligned); false: w has a value that the

@@ -34,6 +34,7 @@ void fill_activations(struct rng *r, enum data_kind kind, float *x, int n);
 /* A random matrix; its data and scale are owned by the caller (matrix_free). */
 struct wmat matrix_random(struct rng *r, enum data_kind kind, enum wformat f, int rows, int cols);
 void matrix_free(struct wmat *w);
+size_t matrix_bytes(const struct wmat *w); /* of its data */
 
 /* ---------------------------------------------------------------- the run */
 

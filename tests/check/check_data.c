@@ -92,3 +92,9 @@ void matrix_free(struct wmat *w)
     free((void *)(uintptr_t)w->data);
     free((void *)(uintptr_t)w->scale);
 }
+
+size_t matrix_bytes(const struct wmat *w)
+{
+    static const size_t bits[] = {[W_F32] = 32, [W_BF16] = 16, [W_F16] = 16, [W_FP8] = 8, [W_FP4] = 4};
+    return (size_t)w->rows * (size_t)w->cols * bits[w->format] / 8;
+}

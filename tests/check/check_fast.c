@@ -1,6 +1,8 @@
 /* The fast matrix kernels against their definition and against exact arithmetic. */
 #include "check.h"
 
+#include "ops/cpu/fast.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +19,9 @@ struct product {
     const struct fast_kern *k;
     fast_matmul_fn *fn;
     struct wmat w;
-    struct il16 packed;
+    struct il16 packed, stored;
+    bool as_stored;      /* the product of `stored` */
+    void *strip;
     enum fast_x_kind kind;
     int n, tile0, n_tiles;
     const float *x;      /* [n][cols] */
@@ -43,8 +47,13 @@ static void call_product(void *arg)
     struct product *p = arg;
     struct fast_x x;
     fast_x_init(&x, p->k, p->kind, p->n, p->w.cols, p->x_mem.data);
+    float *y = (float *)(void *)p->y_mem.data + p->tile0 * 16;
+    x.in_order = p->as_stored;
     p->k->pack(&x, p->x, (size_t)p->w.cols, 0, p->n);
-    p->fn(&p->packed, p->tile0, p->n_tiles, &x, (float *)(void *)p->y_mem.data + p->tile0 * 16, p->ldy);
+    if (p->as_stored)
+        fast_stored_strip(p->k, p->fn, &p->stored, p->tile0, p->n_tiles, &x, p->strip, y, p->ldy);
+    else
+        p->fn(&p->packed, p->tile0, p->n_tiles, &x, y, p->ldy);
 }
 
 /* y [n][all tiles' rows] of one level into `out`, strip by strip as the driver does; false after a crash or when bytes
@@ -162,6 +171,7 @@ static bool level_passes(struct product *p, const struct level *l, const float *
 
 struct case_spec {
     enum wformat f;
+    bool as_stored;
     enum fast_x_kind kind;
     int rows, cols, n;
     enum data_kind data;
@@ -175,22 +185,33 @@ static bool check_case(const struct case_spec *s, const struct level *l, struct 
     float *x = xcalloc((size_t)s->n * (size_t)s->cols, sizeof *x);
     fill_activations(r, s->data, x, s->n * s->cols);
     p.x = x;
+    struct guarded stored;
     guard_open(&p.weight_mem, il16_bytes(&p.w), GUARD_AFTER);
     il16_pack(&p.packed, &p.w, p.weight_mem.data);
+    size_t bytes = matrix_bytes(&p.w);
+    guard_open(&stored, bytes, GUARD_AFTER);
+    memcpy(stored.data, p.w.data, bytes);
+    il16_describe(&p.stored, &p.w);
+    p.stored.stored = stored.data;
+    p.strip = try_alloc(il16_strip_bytes(&p.stored));
     size_t n_out = (size_t)s->n * (size_t)p.packed.n_tiles * 16;
     float *truth = xcalloc(n_out, sizeof *truth), *y = xcalloc(n_out, sizeof *y);
-    bool ok = run_product(&p, levels[0].fast, GUARD_AFTER, truth) && level_passes(&p, l, truth, y);
+    bool ok = run_product(&p, levels[0].fast, GUARD_AFTER, truth);
+    p.as_stored = s->as_stored;
+    ok = ok && level_passes(&p, l, truth, y);
     if (!ok)
         snprintf(why, why_bytes, "%s data: %s", data_names[s->data], p.why);
     free(truth);
     free(y);
     free(x);
+    free(p.strip);
+    guard_close(&stored);
     guard_close(&p.weight_mem);
     matrix_free(&p.w);
     return ok;
 }
 
-static void check_kernel(enum wformat f, enum fast_x_kind kind, const struct level *l)
+static void check_kernel(enum wformat f, enum fast_x_kind kind, bool as_stored, const struct level *l)
 {
     struct rng r = {check_seed};
     char why[320] = "";
@@ -198,18 +219,20 @@ static void check_kernel(enum wformat f, enum fast_x_kind kind, const struct lev
     for (size_t i = 0; ok && i < COUNT_OF(weight_shapes); i++)
         for (int d = 0; ok && d < N_DATA_KINDS; d++) {
             int n = batches[rng_below(&r, COUNT_OF(batches))];
-            struct case_spec s = {f, kind, weight_shapes[i][0], weight_shapes[i][1], n, (enum data_kind)d};
+            struct case_spec s = {f, as_stored, kind, weight_shapes[i][0], weight_shapes[i][1], n, (enum data_kind)d};
             ok = check_case(&s, l, &r, why, sizeof why);
         }
     for (size_t i = 0; ok && i < COUNT_OF(batches); i++) {
-        struct case_spec s = {f, kind, 80, 160, batches[i], DATA_HEAVY};
+        struct case_spec s = {f, as_stored, kind, 80, 160, batches[i], DATA_HEAVY};
         ok = check_case(&s, l, &r, why, sizeof why);
     }
     for (size_t i = 0; ok && f != W_FP4 && i < COUNT_OF(odd_columns); i++) {
-        struct case_spec s = {f, kind, 20, odd_columns[i], 1 + (int)i % 3, DATA_NORMAL};
+        struct case_spec s = {f, as_stored, kind, 20, odd_columns[i], 1 + (int)i % 3, DATA_NORMAL};
         ok = check_case(&s, l, &r, why, sizeof why);
     }
-    report(ok, kernel_name(f, kind), l->name, why);
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", kernel_name(f, kind), as_stored ? " as stored" : "");
+    report(ok, name, l->name, why);
 }
 
 void check_fast_kernels(void)
@@ -218,6 +241,8 @@ void check_fast_kernels(void)
         {W_FP4, FX_DIGITS}, {W_FP8, FX_CODES}, {W_FP8, FX_SCALED}, {W_BF16, FX_BF16}, {W_F32, FX_PLAIN}};
     for (int l = 0; l < n_levels; l++)
         for (size_t i = 0; i < COUNT_OF(kernels); i++)
-            if (l == 0 || matmul_of(levels[l].fast, kernels[i].f) != matmul_of(levels[l - 1].fast, kernels[i].f))
-                check_kernel(kernels[i].f, kernels[i].kind, &levels[l]);
+            if (l == 0 || matmul_of(levels[l].fast, kernels[i].f) != matmul_of(levels[l - 1].fast, kernels[i].f)) {
+                check_kernel(kernels[i].f, kernels[i].kind, false, &levels[l]);
+                check_kernel(kernels[i].f, kernels[i].kind, true, &levels[l]);
+            }
 }

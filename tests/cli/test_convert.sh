@@ -15,6 +15,7 @@ run "$HADAL" convert -m "$m" --verify
 expect_text 'every checksum can be compared' 'every checksum holds'
 report 'the file gives the same logits as packing in memory' \
     "$([ "$(logits --packed "$m/packed.hadal")" = "$(logits --layout memory)" ] || echo differs)"
+report 'so do the official files as they are' "$([ "$(logits --layout native)" = "$(logits --layout memory)" ] || echo differs)"
 printf '\377' | dd of="$m/packed.hadal" bs=1 seek=2100000 conv=notrunc 2>/dev/null
 run "$HADAL" convert -m "$m" --verify
 expect_error 'a changed byte is found' 1 'damaged: the checksum of layers.'

@@ -1,5 +1,6 @@
-/* The fast path of linear and moe on the CPU device: it runs when weights are packed, agrees with the portable path within
- * fp32 summation error (after rounding: one bf16 step), and gives the same bits alone, in a batch and on any threads. */
+/* The fast path of linear and moe on the CPU device: it runs on packed and on stored weights, agrees with the portable path
+ * within fp32 summation error (after rounding: one bf16 step), and gives the same bits in both layouts, alone, in a batch and
+ * on any threads. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,9 +14,11 @@
 #include "num/num.h"
 #include "ops/cpu/cpu.h"
 
-static struct dev *open_device(bool native, int threads)
+enum layout { PORTABLE /* the kernels of `reference` */, STORED, PACKED };
+
+static struct dev *open_device(enum layout l, int threads)
 {
-    struct dev_options o = {NUM_FAST, threads, cpu_isa_best(), native};
+    struct dev_options o = {l == PORTABLE ? NUM_REFERENCE : NUM_FAST, threads, cpu_isa_best(), l == STORED};
     struct dev *d;
     struct err e = {0};
     assert_int_equal(dev_open_cpu(&d, &o, &e), HD_OK);
@@ -82,20 +85,27 @@ static void run_linear(struct dev *d, const struct linear_case *t, const struct 
 static void check_linear(const struct linear_case *t)
 {
     struct rng r = {7};
-    struct wmat w = make_matrix(&r, t->f, t->rows, t->cols), packed = w;
+    struct wmat w = make_matrix(&r, t->f, t->rows, t->cols), packed = w, stored = w;
     size_t ldx = (size_t)t->cols * (size_t)t->groups, n_out = (size_t)t->n * (size_t)t->rows;
     float *x = make_rows(&r, (size_t)t->n * ldx), *y = xcalloc(n_out, sizeof *y), *z = xcalloc(n_out, sizeof *z);
-    struct dev *native = open_device(true, 1), *fast = open_device(false, 3);
-    assert_false(native->ops->prepare(native, &w));
+    struct dev *portable = open_device(PORTABLE, 1), *fast = open_device(PACKED, 3), *native = open_device(STORED, 2);
+    assert_false(portable->ops->prepare(portable, &w));
     assert_true(fast->ops->prepare(fast, &packed));
-    run_linear(native, t, &w, x, t->n, y);
+    assert_false(native->ops->prepare(native, &stored)); /* the stored form stays */
+    run_linear(portable, t, &w, x, t->n, y);
     run_linear(fast, t, &packed, x, t->n, z);
     assert_int_equal(((struct cpu_dev *)fast)->n_fast, 1);
     assert_true(distance(z, y, n_out) < (t->keep_f32 ? 2e-6 : 0x1p-8));
+    run_linear(native, t, &stored, x, t->n, y);
+    assert_int_equal(((struct cpu_dev *)native)->n_fast, 1);
+    assert_memory_equal(y, z, n_out * sizeof *y);
     for (int i = 0; i < t->n; i++) { /* one row alone */
         run_linear(fast, t, &packed, x + (size_t)i * ldx, 1, y);
         assert_memory_equal(y, z + (size_t)i * (size_t)t->rows, (size_t)t->rows * sizeof *y);
+        run_linear(native, t, &stored, x + (size_t)i * ldx, 1, y);
+        assert_memory_equal(y, z + (size_t)i * (size_t)t->rows, (size_t)t->rows * sizeof *y);
     }
+    portable->ops->close(&portable);
     native->ops->close(&native);
     fast->ops->close(&fast);
     free_matrix(&w);
@@ -109,7 +119,8 @@ static void test_linear(void **state)
     (void)state;
     static const struct linear_case cases[] = {
         {W_FP8, 128, 256, 1, 1, false, false}, {W_FP8, 200, 384, 1, 9, true, false},  {W_FP8, 256, 128, 4, 5, false, true},
-        {W_FP4, 96, 128, 1, 7, true, false},   {W_BF16, 70, 100, 1, 13, true, false}, {W_F32, 24, 1000, 1, 3, true, false},
+        {W_FP8, 480, 640, 5, 3, true, true}, /* groups of six tiles: strips across scale blocks */
+        {W_FP4, 96, 1056, 1, 7, true, false},   {W_BF16, 70, 100, 1, 13, true, false}, {W_F32, 24, 1000, 1, 3, true, false},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++)
         check_linear(&cases[i]);
@@ -123,7 +134,7 @@ static void test_odd_groups_fall_back(void **state)
     struct linear_case t = {W_BF16, 40, 32, 2, 1, true, false};
     struct wmat w = make_matrix(&r, t.f, t.rows, t.cols);
     float *x = make_rows(&r, 64), y[40];
-    struct dev *fast = open_device(false, 1);
+    struct dev *fast = open_device(PACKED, 1);
     assert_true(fast->ops->prepare(fast, &w));
     run_linear(fast, &t, &w, x, 1, y);
     assert_int_equal(((struct cpu_dev *)fast)->n_fast, 0);
@@ -173,9 +184,15 @@ static void test_moe(void **state)
     struct rng r = {11};
     struct moe_case m;
     make_moe(&m, &r);
-    struct dev *native = open_device(true, 1), *fast = open_device(false, 2);
+    struct dev *portable = open_device(PORTABLE, 1), *fast = open_device(PACKED, 2), *native = open_device(STORED, 2);
     float y[ROWS * DIM], z[ROWS * DIM], one[DIM];
-    run_moe(native, &m, 0, ROWS, y);
+    run_moe(portable, &m, 0, ROWS, y);
+    struct moe_case stored = m;
+    for (int e = 0; e <= N_EXPERTS; e++) {
+        assert_false(native->ops->prepare(native, &stored.experts[e].w1));
+        assert_false(native->ops->prepare(native, &stored.experts[e].w2));
+        assert_false(native->ops->prepare(native, &stored.experts[e].w3));
+    }
     for (int e = 0; e <= N_EXPERTS; e++) {
         assert_true(fast->ops->prepare(fast, &m.experts[e].w1));
         assert_true(fast->ops->prepare(fast, &m.experts[e].w2));
@@ -184,10 +201,16 @@ static void test_moe(void **state)
     run_moe(fast, &m, 0, ROWS, z);
     assert_int_equal(((struct cpu_dev *)fast)->n_fast, 1);
     assert_true(distance(z, y, ROWS * DIM) < 0x1p-6);
+    run_moe(native, &stored, 0, ROWS, y);
+    assert_int_equal(((struct cpu_dev *)native)->n_fast, 1);
+    assert_memory_equal(y, z, sizeof y);
     for (int i = 0; i < ROWS; i++) {
         run_moe(fast, &m, i, 1, one);
         assert_memory_equal(one, z + i * DIM, sizeof one);
+        run_moe(native, &stored, i, 1, one);
+        assert_memory_equal(one, z + i * DIM, sizeof one);
     }
+    portable->ops->close(&portable);
     native->ops->close(&native);
     fast->ops->close(&fast);
     for (int e = 0; e <= N_EXPERTS; e++) {

@@ -41,6 +41,12 @@ uint8_t *cpu_packed_scratch(struct cpu_dev *c, size_t bytes)
     return (uint8_t *)c->packed_x.data;
 }
 
+uint8_t *cpu_strip_scratch(struct cpu_dev *c, int i_thread, size_t bytes)
+{
+    grow(&c->per_strip[i_thread], (bytes + sizeof(float) - 1) / sizeof(float));
+    return (uint8_t *)c->per_strip[i_thread].data;
+}
+
 void cpu_run(struct cpu_dev *c, int n_tasks, double work, void (*fn)(void *, int, int), void *arg)
 {
     pool_run(work < WORK_MIN ? NULL : c->pool, n_tasks, fn, arg);
@@ -57,9 +63,12 @@ static void cpu_close(struct dev **d)
     struct cpu_dev *c = cpu_of(*d);
     if (c == NULL)
         return;
-    for (int i = 0; i < pool_threads(c->pool); i++)
+    for (int i = 0; i < pool_threads(c->pool); i++) {
         free(c->per_thread[i].data);
+        free(c->per_strip[i].data);
+    }
     free(c->per_thread);
+    free(c->per_strip);
     free(c->shared.data);
     free(c->packed_x.data);
     fast_store_free(c->store);
@@ -137,7 +146,8 @@ int dev_open_cpu(struct dev **d, const struct dev_options *o, struct err *e)
     c->base.numerics = o->numerics;
     c->kern = kern_for(o->isa);
     c->tile = attn_kern_for(o->isa);
-    if (o->numerics == NUM_FAST && !o->native)
+    c->native = o->native;
+    if (o->numerics == NUM_FAST)
         c->fast = fast_kern_for(o->isa);
     int rc = pool_open(&c->pool, o->n_threads, e);
     if (rc != HD_OK) {
@@ -146,6 +156,7 @@ int dev_open_cpu(struct dev **d, const struct dev_options *o, struct err *e)
         return rc;
     }
     c->per_thread = xcalloc((size_t)pool_threads(c->pool), sizeof *c->per_thread);
+    c->per_strip = xcalloc((size_t)pool_threads(c->pool), sizeof *c->per_strip);
     *d = &c->base;
     return HD_OK;
 }

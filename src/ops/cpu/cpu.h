@@ -21,10 +21,12 @@ struct cpu_dev {
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
     struct err first_error;
     /* the fast path (NUM_FAST) */
-    const struct fast_kern *fast; /* NULL: no weight is packed */
+    const struct fast_kern *fast; /* NULL: all operations run on the portable kernels */
     struct fast_store *store;     /* memory of the packed weights */
     struct scratch packed_x;      /* packed activations of an operation */
-    uint64_t n_fast;              /* operations that ran on packed weights */
+    bool native;                  /* weights stay as stored: strips of lines are made in per_strip */
+    struct scratch *per_strip;    /* [threads] */
+    uint64_t n_fast;              /* operations that ran on the fast kernels */
 };
 
 static inline struct cpu_dev *cpu_of(struct dev *d)
@@ -44,6 +46,8 @@ float *cpu_scratch(struct cpu_dev *c, int i_thread, size_t n);
 float *cpu_shared_scratch(struct cpu_dev *c, size_t n);
 /* The same for packed activations, in bytes. */
 uint8_t *cpu_packed_scratch(struct cpu_dev *c, size_t bytes);
+/* The same for a thread's strip of weights. */
+uint8_t *cpu_strip_scratch(struct cpu_dev *c, int i_thread, size_t bytes);
 
 /* ops->reserve and ops->scratch_bytes (cpu_reserve.c), and what single operations need, in floats. */
 int cpu_reserve(struct dev *d, const struct op_limits *l, struct err *e);

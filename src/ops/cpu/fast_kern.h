@@ -40,6 +40,8 @@ struct fast_x {
     enum fast_x_kind kind;
     int n, cols, cols_padded, n_blocks; /* n_blocks of 128 columns */
     int tile;
+    bool resume;   /* one row only: sums begin with what y holds, not with 0 */
+    bool in_order; /* for weights that are: the digit words are of columns 0,2,4,6 and 1,3,5,7; set before packing */
     /* fp32: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][d0, d1][2]: of columns
      * 0,4,1,5 and 2,6,3,7 of the eight. The bf16 level: bf16 pairs [tiles][cols_padded/2][m]. */
     void *data;
@@ -52,7 +54,7 @@ struct fast_x {
  * padding rows too. */
 typedef void fast_matmul_fn(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy);
 
-enum { FAST_STRIP = 4 };
+enum { FAST_STRIP = IL16_STRIP };
 
 /* The indexer's query heads in the integers of its FP4 values, for index rows as stored (KV_FP8): with a head's block
  * exponents within 3 of each other its values 2 e2m1 2^(e - lowest e) fit a signed byte. Key codes enter as 2 e2m1 + 12,
@@ -71,7 +73,8 @@ enum { FAST_KEY_SPREAD = 12 /* largest difference of a key's block exponents tha
 
 struct fast_kern {
     const char *name;
-    int tile[FX_KINDS]; /* activation rows in a tile, by fast_x_kind */
+    int tile[FX_KINDS];    /* activation rows in a tile, by fast_x_kind */
+    int x_bytes[FX_KINDS]; /* of a column in fast_x.data */
     /* Quantises, scales or copies row-major rows x[i*ldx], i in [first, last), into out (whose memory and sizes
      * fast_x_init set). Rows are independent. */
     void (*pack)(struct fast_x *out, const float *x, size_t ldx, int first, int last);
@@ -97,6 +100,8 @@ const struct fast_kern *fast_kern_for(enum cpu_isa isa);
 /* Shapes `x` for n rows of `cols` columns and places it in mem (64-byte aligned, fast_x_bytes long). */
 size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int cols);
 void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem);
+/* The columns of a single row from col0 (a multiple of IL16_BLOCK) on, n_cols of them, as an x of their own. */
+void fast_x_columns(struct fast_x *part, const struct fast_kern *k, const struct fast_x *x, int col0, int n_cols);
 /* The kind of activations that weights of a format take. */
 enum fast_x_kind fast_x_kind_of(enum wformat f, bool no_act_quant);
 

@@ -1,4 +1,5 @@
-/* linear on packed weights: activations packed once per group, then strips of 64 matrix rows shared out among threads. */
+/* linear on the fast kernels: activations packed once per group, then strips of 64 matrix rows shared out among threads.
+ * A matrix as stored gets its lines strip by strip. */
 #include <string.h>
 
 #include "ops/cpu/fast.h"
@@ -14,11 +15,56 @@ struct fast_job {
     int packs;                /* pack tasks of a group */
 };
 
+/* Columns of a part: some 256 bytes of each row, whose transposed lines stay in the first cache. */
+static int part_columns(enum wformat f)
+{
+    return f == W_FP4 ? 512 : f == W_FP8 ? 256 : 128;
+}
+
 bool fast_has_linear(const struct op_linear *o)
 {
     int groups = o->groups > 1 ? o->groups : 1;
     return o->w.packed != NULL && groups <= GROUPS_MAX && (groups == 1 || o->w.rows / groups % IL16_ROWS == 0) &&
            !(o->w.format == W_FP4 && o->no_act_quant);
+}
+
+/* Tiles one after the other: fewer sums to work on, but the rows that are read together are neighbours in memory. */
+static void stored_row(const struct fast_kern *k, fast_matmul_fn *fn, const struct il16 *w, int tile, const struct fast_x *x,
+                       void *mem, float *y, size_t ldy)
+{
+    int step = part_columns(w->format);
+    for (int col = 0; col < w->cols; col += step) {
+        struct il16 lines;
+        struct fast_x part;
+        int n = w->cols - col < step ? w->cols - col : step;
+        int at = il16_strip(w, tile, 1, col, n, mem, &lines);
+        fast_x_columns(&part, k, x, col, n);
+        fn(&lines, at, 1, &part, y, ldy);
+    }
+}
+
+void fast_stored_strip(const struct fast_kern *k, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,
+                       const struct fast_x *x, void *mem, float *y, size_t ldy)
+{
+    struct il16 lines;
+    for (int t = 0; t < (x->n == 1 ? 1 : nt); t++)
+        il16_fetch(w, tile0 + t);
+    if (x->n > 1) {
+        int at = il16_strip(w, tile0, nt, 0, w->cols, mem, &lines);
+        fn(&lines, at, nt, x, y, ldy);
+        return;
+    }
+    for (int t = 0; t < nt; t++)
+        stored_row(k, fn, w, tile0 + t, x, mem, y + t * IL16_ROWS, ldy);
+}
+
+static void run_strip(struct cpu_dev *c, int i_thread, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,
+                      const struct fast_x *x, float *y, size_t ldy)
+{
+    if (w->stored == NULL)
+        fn(w, tile0, nt, x, y, ldy);
+    else
+        fast_stored_strip(c->fast, fn, w, tile0, nt, x, cpu_strip_scratch(c, i_thread, il16_strip_bytes(w)), y, ldy);
 }
 
 void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,
@@ -28,14 +74,14 @@ void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0
                          : w->format == W_BF16 ? c->fast->bf16 : c->fast->f32;
     int left = w->rows - tile0 * IL16_ROWS, n = left < nt * IL16_ROWS ? left : nt * IL16_ROWS;
     if (x->n == 1 && n == nt * IL16_ROWS) {
-        fn(w, tile0, nt, x, y, ldy);
+        run_strip(c, i_thread, fn, w, tile0, nt, x, y, ldy);
         if (round)
             c->kern->round_bf16(y, (size_t)n);
         return;
     }
     /* Sums of a block-wise product are read and written per block: kept together, not at the stride of the result. */
     float *sum = cpu_scratch(c, i_thread, (size_t)x->n * STRIP_ROWS);
-    fn(w, tile0, nt, x, sum, STRIP_ROWS);
+    run_strip(c, i_thread, fn, w, tile0, nt, x, sum, STRIP_ROWS);
     for (int i = 0; i < x->n; i++) {
         memcpy(y + (size_t)i * ldy, sum + (size_t)i * STRIP_ROWS, (size_t)n * sizeof *y);
         if (round)
@@ -71,8 +117,10 @@ void fast_linear(struct cpu_dev *c, const struct op_linear *o)
     enum fast_x_kind kind = fast_x_kind_of(o->w.format, o->no_act_quant);
     size_t bytes = fast_x_bytes(c->fast, kind, o->n, o->w.cols);
     uint8_t *mem = cpu_packed_scratch(c, bytes * (size_t)j.groups);
-    for (int g = 0; g < j.groups; g++)
+    for (int g = 0; g < j.groups; g++) {
         fast_x_init(&j.x[g], c->fast, kind, o->n, o->w.cols, mem + (size_t)g * bytes);
+        j.x[g].in_order = j.w->in_order;
+    }
     double values = (double)o->n * o->w.cols * j.groups;
     c->n_fast++;
     cpu_run(c, j.groups * j.packs, values * 10, pack_task, &j);

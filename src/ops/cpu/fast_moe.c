@@ -28,10 +28,10 @@ static int group_rows(const struct moe_job *j, int g)
     return j->group_start[g + 1] - j->group_start[g];
 }
 
-static enum wformat format_of(const struct fast_moe_job *f, int g, bool hidden)
+static const struct il16 *matrix_of(const struct fast_moe_job *f, int g, bool hidden)
 {
     const struct op_expert *e = moe_expert(f->j->o, f->j->group_expert[g]);
-    return hidden ? e->w2.format : e->w1.format;
+    return hidden ? e->w2.packed : e->w1.packed;
 }
 
 /* Places the packed rows of every group in scratch: inputs [D], or hidden values [I]. */
@@ -41,12 +41,14 @@ static void place_rows(struct fast_moe_job *f, bool hidden)
     int cols = hidden ? f->j->o->expert_dim : f->j->o->dim, n_groups = f->j->n_groups;
     size_t bytes = (size_t)n_groups * sizeof *f->x, at = bytes = (bytes + 63) / 64 * 64;
     for (int g = 0; g < n_groups; g++)
-        bytes += fast_x_bytes(c->fast, fast_x_kind_of(format_of(f, g, hidden), false), group_rows(f->j, g), cols);
+        bytes += fast_x_bytes(c->fast, fast_x_kind_of(matrix_of(f, g, hidden)->format, false), group_rows(f->j, g), cols);
     uint8_t *mem = cpu_packed_scratch(c, bytes);
     f->x = (struct fast_x *)(void *)mem;
     for (int g = 0; g < n_groups; g++) {
-        enum fast_x_kind kind = fast_x_kind_of(format_of(f, g, hidden), false);
+        const struct il16 *w = matrix_of(f, g, hidden);
+        enum fast_x_kind kind = fast_x_kind_of(w->format, false);
         fast_x_init(&f->x[g], c->fast, kind, group_rows(f->j, g), cols, mem + at);
+        f->x[g].in_order = w->in_order;
         at += fast_x_bytes(c->fast, kind, group_rows(f->j, g), cols);
     }
 }

@@ -50,8 +50,10 @@ static inline int block_codes(const float *x, int n, float *codes)
  * take the 2^120 that a decoded FP8 weight lacks into the activations. */
 #ifdef PAIRS
 enum { HAS_PAIRS = 1 };
+#define X_BYTES {4, 2, 2, 2, 2}
 #else
 enum { HAS_PAIRS = 0 };
+#define X_BYTES {4, 4, 4, 4, 2}
 #endif
 
 static inline bool kind_has_pairs(enum fast_x_kind k)
@@ -134,17 +136,16 @@ static inline void split_group(const float *codes, int e, struct fast_group *g, 
 }
 
 /* Bytes of 32 columns into the words of fast_x, `stride` bytes from eight columns to the next; returns the start. */
-static inline int32_t place_group(const int8_t *d, int8_t *out, size_t stride)
+static inline int32_t place_group(const int8_t *d, const uint8_t *column, int8_t *out, size_t stride)
 {
-    static const int column[8] = {0, 4, 1, 5, 2, 6, 3, 7};
-    int32_t even = 0, odd = 0;
+    int32_t low = 0, high = 0; /* halves of the words */
     for (int k = 0; k < 32; k += 8, out += stride) {
         for (int i = 0; i < 8; i++)
             out[i] = d[k + column[i]];
-        even -= d[k] + d[k + 2] + d[k + 4] + d[k + 6];
-        odd -= d[k + 1] + d[k + 3] + d[k + 5] + d[k + 7];
+        low -= out[0] + out[1] + out[4] + out[5];
+        high -= out[2] + out[3] + out[6] + out[7];
     }
-    return index_start(12 * even, 12 * odd);
+    return index_start(12 * low, 12 * high);
 }
 
 static inline void pack_digits_row(struct fast_x *x, const float *row, int i)
@@ -154,15 +155,17 @@ static inline void pack_digits_row(struct fast_x *x, const float *row, int i)
     int8_t *out = (int8_t *)x->data + ((size_t)t * (size_t)x->tile * lines + (size_t)(i % x->tile)) * 16;
     int8_t *rest_out = (int8_t *)(x->rest + (size_t)i * lines * 2);
     struct fast_group *g = x->group + (size_t)i * (lines / 4);
+    static const uint8_t column_of[2][8] = {{0, 4, 1, 5, 2, 6, 3, 7}, {0, 2, 4, 6, 1, 3, 5, 7}};
+    const uint8_t *column = column_of[x->in_order];
     float codes[IL16_BLOCK];
     for (int first = 0; first < x->cols; first += IL16_BLOCK) {
         int n = x->cols - first < IL16_BLOCK ? x->cols - first : IL16_BLOCK, e = block_codes(row + first, n, codes);
         for (int k = 0; k < n; k += 32, g++, out += 4 * stride, rest_out += 32) {
             int8_t d0[32], d1[32], rest[32];
             split_group(codes + k, e, g, d0, d1, rest);
-            g->start[0] = place_group(d0, out, stride);
-            g->start[1] = place_group(d1, out + 8, stride);
-            g->start[2] = g->shift != 0 ? place_group(rest, rest_out, 8) : 0;
+            g->start[0] = place_group(d0, column, out, stride);
+            g->start[1] = place_group(d1, column, out + 8, stride);
+            g->start[2] = g->shift != 0 ? place_group(rest, column, rest_out, 8) : 0;
         }
     }
 }

@@ -1,4 +1,5 @@
-/* Packing weights at open: large huge-page chunks from which matrices are carved, all threads packing tiles. */
+/* Weights at open: described as they are stored, or packed into large huge-page chunks from which matrices are carved,
+ * all threads packing tiles. */
 #include <sys/mman.h>
 #include <stdlib.h>
 
@@ -70,7 +71,8 @@ static void pack_task(void *arg, int i, int i_thread)
 
 size_t fast_packed_bytes(struct dev *d, const struct wmat *w)
 {
-    return cpu_of(d)->fast != NULL && il16_shape_fits(w) ? il16_bytes(w) : 0;
+    const struct cpu_dev *c = cpu_of(d);
+    return c->fast != NULL && !c->native && il16_shape_fits(w) ? il16_bytes(w) : 0;
 }
 
 bool fast_pack(struct dev *d, const struct wmat *w, void *mem)
@@ -117,7 +119,12 @@ bool fast_prepare(struct dev *d, struct wmat *w)
     struct cpu_dev *c = cpu_of(d);
     if (c->fast == NULL || w->data == NULL || !il16_fits(w))
         return false;
-    uint8_t *mem = take(c, w, il16_bytes(w));
+    uint8_t *mem = take(c, w, c->native ? 0 : il16_bytes(w));
+    if (mem != NULL && c->native) {
+        il16_describe((struct il16 *)(void *)mem, w);
+        w->packed = mem;
+        return false; /* the stored form is what runs */
+    }
     if (mem == NULL || !fast_pack(d, w, mem + HEAD_BYTES))
         return false;
     describe(w, mem, mem + HEAD_BYTES);

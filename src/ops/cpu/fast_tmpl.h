@@ -111,7 +111,7 @@ ALWAYS_INLINE float x_scale(const struct fast_x *x, int i, int b)
 
 /* One block of nt tiles with one row: every tile is its own stream, so nt tiles give nt*HALVES independent chains. */
 ALWAYS_INLINE void block_one(enum wformat f, const uint8_t *const *line, size_t at, const uint32_t *x, int n_lines, int nt,
-                             vf *acc)
+                             uintptr_t ahead, vf *acc)
 {
     int s = steps_a_line(f);
     for (int l = 0; l < n_lines; l++, at += IL16_LINE, x += s) {
@@ -120,6 +120,8 @@ ALWAYS_INLINE void block_one(enum wformat f, const uint8_t *const *line, size_t 
             UNROLL
             for (int h = 0; h < HALVES; h++) {
                 vf w[4];
+                if (h == 0)
+                    __builtin_prefetch((const void *)((uintptr_t)line[t] + at + ahead), 0, 2);
                 line_steps(f, line[t] + at + h * HALF_BYTES, w);
                 UNROLL
                 for (int j = 0; j < s; j++)
@@ -137,7 +139,7 @@ ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int n
         line[t] = w->data + (size_t)(tile0 + t) * w->tile_bytes;
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
-        sum[i] = vf_zero();
+        sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
     int c = step_columns(f), a_line = c * steps_a_line(f);
     for (int b = 0; b < x->n_blocks; b++) {
         int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
@@ -145,7 +147,8 @@ ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int n
         UNROLL
         for (int i = 0; i < nt * HALVES; i++)
             acc[i] = vf_zero();
-        block_one(f, line, (size_t)(first / a_line) * IL16_LINE, (const uint32_t *)x->data + first / c, n / a_line, nt, acc);
+        block_one(f, line, (size_t)(first / a_line) * IL16_LINE, (const uint32_t *)x->data + first / c, n / a_line, nt,
+                  w->ahead, acc);
         UNROLL
         for (int i = 0; i < nt * HALVES; i++)
             sum[i] = vf_fma(vf_set(weight_scale(w, tile0 + i / HALVES, b, x->n_blocks) * x_scale(x, 0, b)), acc[i], sum[i]);
@@ -452,7 +455,7 @@ ALWAYS_INLINE void digit_line(const vi *code, const int32_t *x, const int m, vi 
 
 /* A group of one tile with one row: digit words x [4][d0, d1][2]. */
 ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const int32_t *x, const int32_t *rest,
-                             const struct fast_group *g, vf *sum)
+                             const struct fast_group *g, uintptr_t ahead, vf *sum)
 {
     vi acc[HALVES * 2], total[HALVES];
     UNROLL
@@ -461,6 +464,7 @@ ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const in
     NO_UNROLL
     for (int l = 0; l < 4; l++, x += 4) {
         vi code[HALVES * 2];
+        __builtin_prefetch((const void *)((uintptr_t)line + (size_t)l * IL16_LINE + ahead), 0, 2);
         UNROLL
         for (int h = 0; h < HALVES; h++)
             fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code + 2 * h);
@@ -495,12 +499,12 @@ ALWAYS_INLINE void fp4_one(const struct il16 *w, int tile, const int nt, const s
     vf sum[FAST_STRIP * HALVES];
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
-        sum[i] = vf_zero();
+        sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
     for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16, rest += 8) {
         UNROLL
         for (int t = 0; t < nt; t++)
             fp4_group(line + (size_t)t * w->tile_bytes, scale + (size_t)t * (size_t)n_groups * 16, digits, rest,
-                      &x->group[b], sum + t * HALVES);
+                      &x->group[b], w->ahead, sum + t * HALVES);
     }
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
@@ -860,7 +864,7 @@ static NO_INLINE void read_all(const void *p, size_t bytes)
 }
 
 const struct fast_kern KERN_NAME = {
-    .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE}, .pack = pack_rows,
+    .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
     .pack_query = pack_query, .index_keys = LANES * INDEX_GROUPS, .index_scores = index_scores,
     .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
     .burn = burn, .burn_bytes = burn_bytes, .read = read_all,

@@ -149,6 +149,16 @@ void il16_view(struct il16 *out, const struct wmat *w, const void *mem)
         out->scale = (const float *)(const void *)scale;
 }
 
+void il16_describe(struct il16 *out, const struct wmat *w)
+{
+    assert(il16_fits(w));
+    *out = shape_of(w);
+    out->in_order = true;
+    out->scale_f32 = w->scale_f32;
+    out->stored = w->data;
+    out->stored_scale = w->scale;
+}
+
 void il16_begin(struct il16 *out, const struct wmat *w, void *mem)
 {
     assert(il16_fits(w));
@@ -177,9 +187,8 @@ float il16_get(const struct il16 *m, int row, int col)
     memcpy(&word, line + (size_t)lane * 4, 4);
     switch (m->format) {
     case W_FP4: {
-        int shift = 4 * (col % 8 / 2) + 16 * (col % 2);
         size_t block = (size_t)(row / IL16_ROWS) * (size_t)(m->cols_padded / 32) + (size_t)(col / 32);
-        return e2m1_table[word >> shift & 15] * f32_from_e8m0(m->scale8[block * IL16_ROWS + (size_t)lane]);
+        return e2m1_table[word >> il16_fp4_shift(m, col) & 15] * f32_from_e8m0(m->scale8[block * IL16_ROWS + (size_t)lane]);
     }
     case W_FP8: {
         int scale_cols = scale_blocks(m->cols);

@@ -19,7 +19,7 @@
 
 #include "ops/ops.h"
 
-enum { IL16_ROWS = 16, IL16_LINE = 64, IL16_BLOCK = 128 /* columns of an FP8 scale block */ };
+enum { IL16_ROWS = 16, IL16_LINE = 64, IL16_BLOCK = 128 /* columns of an FP8 scale block */, IL16_STRIP = 4 };
 
 struct il16 {
     enum wformat format;
@@ -30,7 +30,20 @@ struct il16 {
     const uint8_t *data;    /* [n_tiles][tile_bytes], 64-byte aligned */
     const uint8_t *scale8;  /* FP4 [n_tiles][cols_padded/32][16] */
     const float *scale;     /* FP8 [rows/128][cols/128], rounded up */
+    /* A matrix that stays as the checkpoint stores it has no lines (data is NULL); il16_strip makes some when they are
+     * needed. Its FP4 words are the stored bytes: nibble k of word r is column k of the line. */
+    uintptr_t ahead; /* distance from a line to what is worth fetching early: as many bytes of the next tile */
+    bool in_order;
+    bool scale_f32;
+    const uint8_t *stored;
+    const void *stored_scale;
 };
+
+/* Place of column k in the FP4 word of its line, in bits. */
+static inline int il16_fp4_shift(const struct il16 *m, int k)
+{
+    return m->in_order ? 4 * (k % 8) : 4 * (k % 8 / 2) + 16 * (k % 2);
+}
 
 /* Of the layout above: files hold packed matrices, and must be made anew when a byte of it moves. */
 enum { IL16_VERSION = 1 };
@@ -47,6 +60,15 @@ void il16_begin(struct il16 *out, const struct wmat *w, void *mem);
 void il16_pack_tile(const struct il16 *m, const struct wmat *w, int tile);
 /* Describes what il16_pack of a matrix of this shape and format once left in mem; reads no value. */
 void il16_view(struct il16 *out, const struct wmat *w, const void *mem);
+/* Describes a matrix that fits as one without lines; w's values stay the caller's. */
+void il16_describe(struct il16 *out, const struct wmat *w);
+/* Asks for a tile of such a matrix ahead of its use. */
+void il16_fetch(const struct il16 *m, int tile);
+/* Columns col0 .. col0 + n_cols - 1 of such a matrix's tiles tile0 .. tile0 + n_tiles - 1 (at most IL16_STRIP) as lines in
+ * mem (64-byte aligned, il16_strip_bytes long), described in out; returns which tile of `out` is the first of them.
+ * col0 is a multiple of IL16_BLOCK, n_cols too unless it reaches the end. */
+size_t il16_strip_bytes(const struct il16 *m);
+int il16_strip(const struct il16 *m, int tile0, int n_tiles, int col0, int n_cols, void *mem, struct il16 *out);
 /* The value at (row, col) of the packed matrix, scale included: the scalar truth of the layout. */
 float il16_get(const struct il16 *m, int row, int col);
 

@@ -26,7 +26,8 @@ static int32_t digit_sum(const struct fast_x *x, int i, int k)
     int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile, j = k % 8;
     size_t at = (size_t)t * (size_t)x->tile * (size_t)(x->cols_padded / 8) + (size_t)(k / 8) * (size_t)m;
     const int8_t *word = (const int8_t *)x->data + (at + (size_t)(i % x->tile)) * 16;
-    int place = 4 * (j % 4 / 2) + 2 * (j % 2) + j / 4, v = word[place] + 256 * word[8 + place];
+    int place = x->in_order ? 4 * (j % 2) + j / 2 : 4 * (j % 4 / 2) + 2 * (j % 2) + j / 4;
+    int v = word[place] + 256 * word[8 + place];
     const int8_t *rest = (const int8_t *)(x->rest + ((size_t)i * (size_t)(x->cols_padded / 8) + (size_t)(k / 8)) * 2);
     return g->shift == 0 ? v : v * (1 << g->shift) + rest[place];
 }
@@ -45,7 +46,7 @@ static float stored_at(const struct il16 *w, int row, int k)
 
 static void one_f32(const struct il16 *w, int row, const struct fast_x *x, int i, float *y)
 {
-    *y = 0;
+    *y = x->resume ? *y : 0;
     for (int b = 0; b < x->n_blocks; b++) {
         int end = (b + 1) * IL16_BLOCK < w->cols ? (b + 1) * IL16_BLOCK : w->cols;
         float dot = 0, scale = 1;
@@ -60,7 +61,7 @@ static void one_f32(const struct il16 *w, int row, const struct fast_x *x, int i
 
 static void one_fp4(const struct il16 *w, int row, const struct fast_x *x, int i, float *y)
 {
-    *y = 0;
+    *y = x->resume ? *y : 0;
     for (int b = 0; b < w->cols / 32; b++) {
         size_t at = ((size_t)(row / 16) * (size_t)(w->cols / 32) + (size_t)b) * 16 + (size_t)(row % 16);
         const uint8_t *tile = w->data + (size_t)(row / 16) * w->tile_bytes;
@@ -68,7 +69,7 @@ static void one_fp4(const struct il16 *w, int row, const struct fast_x *x, int i
         for (int k = b * 32; k < b * 32 + 32; k++) {
             uint32_t word;
             memcpy(&word, tile + (size_t)(k / 8) * IL16_LINE + (size_t)(row % 16) * 4, 4);
-            int code = (int)(word >> (4 * (k % 8 / 2) + 16 * (k % 2)) & 15);
+            int code = (int)(word >> il16_fp4_shift(w, k) & 15);
             dot += (int32_t)(2 * e2m1_table[code]) * digit_sum(x, i, k);
         }
         float scale = f32_from_e8m0(w->scale8[at]) * group_of(x, i, 32 * b)->scale;
@@ -131,7 +132,7 @@ static void read_all(const void *p, size_t bytes)
 }
 
 const struct fast_kern fast_kern_ref = {
-    .name = "reference", .tile = {TILE, TILE, TILE, TILE, TILE}, .pack = pack_rows,
+    .name = "reference", .tile = {TILE, TILE, TILE, TILE, TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
     .pack_query = pack_query, .index_keys = 1, .index_scores = index_scores,
     .fp4 = matmul, .fp8 = matmul, .bf16 = matmul, .f32 = matmul, .burn = burn, .burn_bytes = burn, .read = read_all,
 };
