@@ -110,12 +110,3 @@ void log_request(const struct exchange *x)
     write_ms(&line, "total_ms", now_ns() - x->start_ns);
     write_line(x->server, &line);
 }
-
-void log_say(const struct server *s, const char *event, const char *text)
-{
-    struct buf line = {0};
-    begin_line(&line);
-    out_str(&line, "event", event);
-    out_str(&line, "message", text);
-    write_line(s, &line);
-}

@@ -185,7 +185,6 @@ struct exchange *workers_take(struct workers *w);         /* the next one that i
 
 /* log.c */
 void log_request(const struct exchange *x);
-void log_say(const struct server *s, const char *event, const char *text); /* a line about the server itself */
 
 /* metrics.c */
 void metrics_finish(struct server *s, const struct exchange *x);

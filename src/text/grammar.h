@@ -39,9 +39,6 @@ void grammar_store_close(struct grammar_store **s); /* all its grammars must hav
  * enforced, HD_EUNSUPPORTED a schema that is too large or allows no finite value. */
 int grammar_take(struct grammar_store *s, const struct grammar_spec *spec, struct grammar **g, struct err *e);
 void grammar_release(struct grammar **g);
-/* Bytes of the trie; of what a grammar holds and has learned (asked by the thread that steps it). */
-size_t grammar_store_bytes(struct grammar_store *s);
-size_t grammar_bytes(const struct grammar *g);
 
 /* ---------------------------------------------------------------- one reply (grammar_match.c) */
 

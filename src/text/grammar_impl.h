@@ -135,7 +135,6 @@ struct vocab_trie {
 };
 struct vocab_trie *vocab_trie_open(const struct tokenizer *t, int n_vocab);
 void vocab_trie_close(struct vocab_trie **t);
-size_t vocab_trie_bytes(const struct vocab_trie *t);
 const uint64_t *state_mask(struct grammar *g, int32_t state);
 
 /* ---------------------------------------------------------------- forms (grammar_text.c, grammar_calls.c,

@@ -60,13 +60,6 @@ void grammar_release(struct grammar **p)
     free(g);
 }
 
-size_t grammar_bytes(const struct grammar *g)
-{
-    return g->bytes + (size_t)g->cap_nodes * sizeof *g->nodes + (size_t)g->cap_sets * sizeof *g->sets +
-           (size_t)g->cap_frames * sizeof *g->frames + g->cap_places * sizeof *g->places +
-           (size_t)g->cap_states * sizeof *g->states;
-}
-
 /* ---------------------------------------------------------------- compiling */
 
 static bool is_strict(const json_t *tool)
@@ -188,12 +181,4 @@ int grammar_take(struct grammar_store *s, const struct grammar_spec *spec, struc
     }
     buf_free(&key);
     return HD_OK;
-}
-
-size_t grammar_store_bytes(struct grammar_store *s)
-{
-    pthread_mutex_lock(&s->mutex);
-    size_t n = s->trie == NULL ? 0 : vocab_trie_bytes(s->trie);
-    pthread_mutex_unlock(&s->mutex);
-    return n;
 }

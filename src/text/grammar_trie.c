@@ -103,11 +103,6 @@ void vocab_trie_close(struct vocab_trie **t)
     *t = NULL;
 }
 
-size_t vocab_trie_bytes(const struct vocab_trie *t)
-{
-    return (size_t)t->n_nodes * (2 + 2 * sizeof(int32_t)) + (size_t)t->n_vocab * sizeof(int32_t);
-}
-
 /* ---------------------------------------------------------------- masks */
 
 static void walk(struct grammar *g, int32_t state, uint64_t *bits)
