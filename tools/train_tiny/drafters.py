@@ -96,12 +96,13 @@ def worker(rank, both, m, d, cfg, out, ctl):
     for sh in both.values():
         sh.attach(rank)
     seen, acc, tlog, tsave = ctl['seen'], [], time.time(), time.time()
-    names, Q = list(data.SKILLS), quant.Quant(acts=True, kv=True, index=True)
+    names, frozen, Q = list(data.SKILLS), quant.Quant(acts=True, kv=True, index=True), quant.Quant(acts=True, kv=True, index=True)
     for k in (m, d):
-        k.set_quant(Q)
+        k.set_quant(frozen)                                # rounded once
         k.eval()
     for b in list(m.mtp) + list(d.mtp):
         b.train()
+        b.apply(lambda part: setattr(part, 'Q', Q) if hasattr(part, 'Q') else None)
 
     def save():
         for name, k in (('mtp', m), ('dspark', d)):
@@ -121,16 +122,21 @@ def worker(rank, both, m, d, cfg, out, ctl):
         torch.manual_seed(r.randrange(2 ** 31))
         s = r.choices(cfg['parts'], [p['weight'] for p in cfg['parts']])[0] | dict(keys=[1, 3], asks=3)
         x, kind = data.rows(tok, r, train.level_of(s | dict(rounds=s.get('rounds', 3))), {k: s['mix'].get(k, 0) for k in names}, s['batch'], s['length'])
-        x, at, kind = torch.from_numpy(x), anchors(kind, r, cfg['drafts'], d.c.dspark_block_size), torch.from_numpy(kind)
+        x, at, kind = torch.from_numpy(x), anchors(kind, r, cfg['drafts'] * cfg['repeat'], d.c.dspark_block_size), torch.from_numpy(kind)
         ctx = Run(select=True)
         ctx.outputs = []
         with torch.no_grad():
             X, tab = m.streams(x, ctx)
         ml, mh = mtp_loss(m, X, x, tab, kind, Run())
-        dl, dh = dspark_loss(d, ctx.outputs, x, tab, kind, at)
-        (ml + dl).backward()
         lr = min(1, (step + 1) / cfg['warmup'], (1 - frac) / cfg['decay'] + .01)
-        norms = [sh.update(rank, lr, cfg, step) for sh in both.values()]
+        ml.backward()
+        norms = [both['mtp'].update(rank, lr, cfg, step)]
+        for part in zip(*(k.split(cfg['drafts']) for k in at)):     # the main model's pass is the dear part: several updates on one
+            Q.step()
+            dl, dh = dspark_loss(d, ctx.outputs, x, tab, kind, part)
+            dl.backward()
+            dn = both['dspark'].update(rank, lr, cfg, step)
+        norms.append(dn)
         for b in list(m.mtp) + list(d.mtp):
             load = b.ffn.load
             b.ffn.gate.bias += cfg['bias_rate'] * lr * torch.sign(load.mean() - load)
