@@ -74,7 +74,10 @@ def busy_for():
         n, total = (server.metric(s.port, "vllm:e2e_request_latency_seconds" + end) for end in ("_count", "_sum"))
         equal((n, total > 1.4), (1, True), f"{total} seconds")
         slow = body("/chat/completions", "x", stream=True)
-        sockets = [server.begin_request(s.port, "/chat/completions", slow) for _ in range(2)]
+        sockets = [server.begin_request(s.port, "/chat/completions", slow)]
+        while server.metric(s.port, "vllm:num_requests_running") < 1:  # else both would wait, and the second be refused
+            pass
+        sockets.append(server.begin_request(s.port, "/chat/completions", slow))
         while server.metric(s.port, "vllm:num_requests_waiting") < 1:
             pass
         _, headers, _ = post(s.port, "/chat/completions", body("/chat/completions", "x"))
