@@ -25,7 +25,7 @@ struct cpu_dev {
     struct fast_store *store;     /* memory of the packed weights */
     struct scratch packed_x;      /* packed activations of an operation */
     bool native;                  /* weights stay as stored: strips of lines are made in per_strip */
-    struct scratch *per_strip;    /* [threads] */
+    struct scratch *per_strip;    /* [threads], sized as weights are prepared */
     uint64_t n_fast;              /* operations that ran on the fast kernels */
 };
 

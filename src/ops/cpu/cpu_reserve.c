@@ -89,6 +89,6 @@ uint64_t cpu_scratch_bytes(const struct dev *d)
     const struct cpu_dev *c = (const struct cpu_dev *)d;
     uint64_t floats = c->shared.n + c->packed_x.n;
     for (int i = 0; i < pool_threads(c->pool); i++)
-        floats += c->per_thread[i].n;
+        floats += c->per_thread[i].n + c->per_strip[i].n;
     return floats * sizeof(float);
 }

@@ -114,6 +114,13 @@ bool fast_adopt(struct dev *d, struct wmat *w, const void *mem)
     return true;
 }
 
+/* Every thread's strip of lines is as large as the widest matrix needs before the first operation. */
+static void reserve_strips(struct cpu_dev *c, const struct il16 *m)
+{
+    for (int i = 0; i < pool_threads(c->pool); i++)
+        cpu_strip_scratch(c, i, il16_strip_bytes(m));
+}
+
 bool fast_prepare(struct dev *d, struct wmat *w)
 {
     struct cpu_dev *c = cpu_of(d);
@@ -123,6 +130,7 @@ bool fast_prepare(struct dev *d, struct wmat *w)
     if (mem != NULL && c->native) {
         il16_describe((struct il16 *)(void *)mem, w);
         w->packed = mem;
+        reserve_strips(c, w->packed);
         return false; /* the stored form is what runs */
     }
     if (mem == NULL || !fast_pack(d, w, mem + HEAD_BYTES))
