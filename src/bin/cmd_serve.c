@@ -366,6 +366,15 @@ static void catch_signals(struct server *s)
     sigaction(SIGHUP, &again, NULL);
 }
 
+/* Before the server goes: a late signal must not reach for it. What still ends (state goes to disk) is not to be cut. */
+static void ignore_signals(void)
+{
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGINT, &ignore, NULL);
+    sigaction(SIGTERM, &ignore, NULL);
+    sigaction(SIGHUP, &ignore, NULL);
+}
+
 struct loading {
     struct serve_args *args;
     struct server *server;
@@ -415,11 +424,13 @@ static int run(struct serve_args *a)
     tell_address(l.server, &a->serve);
     if (pthread_create(&thread, NULL, load, &l) != 0) {
         err_set(&l.err, HD_EIO, "cannot start a thread");
+        ignore_signals();
         server_close(&l.server);
         return fail("serve", &l.err);
     }
     server_run(l.server);
     pthread_join(thread, NULL);
+    ignore_signals();
     server_close(&l.server);
     if (l.rc != HD_OK)
         return fail("serve", &l.err);

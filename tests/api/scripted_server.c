@@ -262,6 +262,7 @@ int main(int argc, char **argv)
         die("no thread");
     server_run(the_server);
     pthread_join(thread, NULL);
+    signal(SIGTERM, SIG_IGN); /* a late one must not reach for the server */
     server_close(&the_server);
     engine_close(&later.engine);
     ledger_close(&o.ledger);
