@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What the embedded model can do, asked through the program, greedy: each group of skills.json has a number of cases that
-must be right (`at_least`; 0: the group is shown and not judged). The model card holds the measured rates."""
+must be right (`at_least`). The model card holds the measured rates."""
 import itertools
 import json
 import os
@@ -66,10 +66,8 @@ def main():
                 if not is_right(reply, wanted, group):
                     wrong.append((case, wanted, reply["content"], calls_of(reply), reply["finish_reason"]))
             n, right = len(group["cases"]), len(group["cases"]) - len(wrong)
-            judged = group["at_least"] > 0
-            ok = right >= group["at_least"]
-            print("%s %d - %s: %d of %d%s" % ("ok" if ok else "not ok", i, group["name"], right, n,
-                                              "" if judged else " # SKIP not judged yet"))
+            ok = right >= group["at_least"] > 0
+            print("%s %d - %s: %d of %d" % ("ok" if ok else "not ok", i, group["name"], right, n))
             for prompt, wanted, content, calls, finish in wrong:
                 print("# %r: wanted %r, got %r %r (%s)" % (prompt, wanted, content[:200], calls, finish))
             sys.stdout.flush()
