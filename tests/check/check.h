@@ -9,6 +9,7 @@
 #include "num/num.h"
 #include "ops/cpu/fast_kern.h"
 #include "ops/cpu/kern.h"
+#include "ops/cpu/row_kern.h"
 
 /* ---------------------------------------------------------------- memory */
 
@@ -43,6 +44,7 @@ struct level {
     enum cpu_isa isa;
     const struct fast_kern *fast;
     const struct kern *kern;
+    const struct row_kern *row;
     bool same_bits; /* as the reference, by definition */
 };
 /* Levels this machine can run, reference first. */
@@ -60,6 +62,7 @@ void check_fast_kernels(void);
 void check_index_kernels(void);
 void check_attn_kernels(void);
 void check_portable_kernels(void);
+void check_row_kernels(void);
 void bench_kernels(void);
 
 #endif

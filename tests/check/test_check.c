@@ -91,9 +91,9 @@ void report(bool ok, const char *kernel, const char *level, const char *why)
 }
 
 static void add_level(const char *name, enum cpu_isa isa, const struct fast_kern *fast, const struct kern *kern,
-                      bool same_bits)
+                      const struct row_kern *row, bool same_bits)
 {
-    levels[n_levels++] = (struct level){name, isa, fast, kern, same_bits};
+    levels[n_levels++] = (struct level){name, isa, fast, kern, row, same_bits};
 }
 
 /* Each rung through the product's own ladder, so the choice of tables is under test too. */
@@ -106,7 +106,7 @@ static void find_levels(enum cpu_isa top)
             continue;
         const struct fast_kern *k = fast_kern_for(isa);
         if (k != last)
-            add_level(k->name, isa, k, kern_for(isa), strstr(k->name, "bf16") == NULL);
+            add_level(k->name, isa, k, kern_for(isa), row_kern_for(isa), strstr(k->name, "bf16") == NULL);
         last = k;
     }
 }
@@ -119,8 +119,8 @@ static void add_emulated(enum cpu_isa top)
 {
     if (top >= ISA_AVX512)
         return;
-    add_level("avx512, emulated", top, &emulated_avx512, kern_for(top), true);
-    add_level("avx512 bf16, emulated", top, &emulated_avx512bf16, kern_for(top), false);
+    add_level("avx512, emulated", top, &emulated_avx512, kern_for(top), row_kern_for(top), true);
+    add_level("avx512 bf16, emulated", top, &emulated_avx512bf16, kern_for(top), row_kern_for(top), false);
 }
 #else
 static void add_emulated(enum cpu_isa top)
@@ -161,6 +161,7 @@ int main(int argc, char **argv)
         return 0;
     }
     check_portable_kernels();
+    check_row_kernels();
     check_fast_kernels();
     check_index_kernels();
     check_attn_kernels();

@@ -145,6 +145,7 @@ int dev_open_cpu(struct dev **d, const struct dev_options *o, struct err *e)
     c->base.ops = &cpu_ops;
     c->base.numerics = o->numerics;
     c->kern = kern_for(o->isa);
+    c->row = row_kern_for(o->isa);
     c->tile = attn_kern_for(o->isa);
     c->native = o->native;
     if (o->numerics == NUM_FAST)

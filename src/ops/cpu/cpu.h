@@ -5,6 +5,7 @@
 #include "ops/cpu/fast_kern.h"
 #include "ops/cpu/attn_kern.h"
 #include "ops/cpu/kern.h"
+#include "ops/cpu/row_kern.h"
 #include "ops/ops.h"
 
 struct scratch {
@@ -16,6 +17,7 @@ struct cpu_dev {
     struct dev base;
     struct pool *pool;
     const struct kern *kern;
+    const struct row_kern *row;
     struct attn_kern tile;      /* of the fast numerics */
     struct scratch *per_thread; /* [threads], sized by reserve; without it grown to the largest need seen */
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
@@ -40,6 +42,12 @@ static inline bool cpu_rounds(const struct dev *d)
     return d->numerics != NUM_EXACT;
 }
 
+/* Do exponentials come from the C library? The numerics that promise its bits; others take those of row_kern.h. */
+static inline bool cpu_libm(const struct dev *d)
+{
+    return d->numerics == NUM_EXACT || d->numerics == NUM_REFERENCE;
+}
+
 /* At least n floats of the thread's (or the operation's) scratch; contents undefined. Memory that cannot be had is a
  * sticky device error and the process-wide fallback is impossible, so it aborts (sizes are bounded by the model). */
 float *cpu_scratch(struct cpu_dev *c, int i_thread, size_t n);
@@ -53,6 +61,7 @@ uint8_t *cpu_strip_scratch(struct cpu_dev *c, int i_thread, size_t bytes);
 int cpu_reserve(struct dev *d, const struct op_limits *l, struct err *e);
 uint64_t cpu_scratch_bytes(const struct dev *d);
 size_t cpu_attn_floats(const struct cpu_dev *c, int heads, int head_dim, size_t keys, bool shared); /* or of a thread */
+size_t cpu_hc_floats(int n, int n_out);
 size_t cpu_index_floats(const struct cpu_dev *c, int heads, int dim, int64_t keys); /* of a thread, or shared */
 
 /* pool_run, unless the whole work is too small (in multiply-adds) to be worth waking threads. */
@@ -70,7 +79,10 @@ void cpu_hadamard_fp4(const struct cpu_dev *c, float *x, int n);
 /* FP8 simulation of the first dim - rd values in blocks of 64 when the device quantises. */
 void cpu_kv_quant_row(const struct cpu_dev *c, float *x, int dim, int rd);
 /* FP8 activation simulation (blocks of 128) of one row, from x to out. */
-void cpu_act_quant_row(const float *x, int n, float *out);
+void cpu_act_quant_row(const struct cpu_dev *c, const float *x, int n, float *out);
+/* kv_row_put and kv_index_put of ops.h. */
+void cpu_kv_row_put(const struct cpu_dev *c, const struct kv_dims *d, const float *row, uint8_t *out);
+void cpu_kv_index_put(const struct cpu_dev *c, const struct kv_dims *d, const float *row, uint8_t *out);
 
 void cpu_embed(struct dev *d, const struct op_embed *o);
 void cpu_hc_pre(struct dev *d, const struct op_hc_pre *o);

@@ -3,7 +3,6 @@
  * the same entries. */
 #include "ops/cpu/cpu.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/mutant.h"
@@ -16,28 +15,24 @@ struct compress_job {
     int width; /* c * dim: floats per projected row */
 };
 
-struct slot { /* where one token's value and logit for an entry are */
-    const float *kv, *gate;
-};
-
-static struct slot slot_of(const struct compress_job *j, int64_t pos, int half)
+static struct row_slot slot_of(const struct compress_job *j, int64_t pos, int half)
 {
     const struct op_compress *o = j->o;
     const struct kv_view *v = &j->s->kv;
     size_t off = (size_t)half * (size_t)o->dim;
     if (pos >= j->s->pos0) {
         size_t row = (size_t)(j->s->first_row + (pos - j->s->pos0)) * (size_t)j->width + off;
-        return (struct slot){o->kv + row, o->gate + row};
+        return (struct row_slot){o->kv + row, o->gate + row};
     }
     size_t row = (size_t)(pos % v->state_rows) * (size_t)j->width + off;
     if (o->index)
-        return (struct slot){v->istate_kv + row, v->istate_gate + row};
-    return (struct slot){v->state_kv + row, v->state_gate + row};
+        return (struct row_slot){v->istate_kv + row, v->istate_gate + row};
+    return (struct row_slot){v->state_kv + row, v->state_gate + row};
 }
 
 /* The slots of entry g: ratio 128: its 128 tokens; ratio 4: the previous window's first halves (none for g = 0), then its
  * own window's second halves. */
-static int slots_of(const struct compress_job *j, int64_t g, struct slot *slots)
+static int slots_of(const struct compress_job *j, int64_t g, struct row_slot *slots)
 {
     int n = 0, ratio = j->o->ratio;
     if (ratio == 4 && g > 0 && !MUTANT(7))
@@ -48,25 +43,6 @@ static int slots_of(const struct compress_job *j, int64_t g, struct slot *slots)
     return n;
 }
 
-/* e[d] = sum_s softmax_s(gate_s[d]) kv_s[d], per channel. sum and top: scratch of dim floats each. */
-static void pool_slots(const struct slot *slots, int n, int dim, float *e, float *sum, float *top)
-{
-    memcpy(top, slots[0].gate, (size_t)dim * sizeof *top);
-    for (int s = 1; s < n; s++)
-        for (int d = 0; d < dim; d++)
-            top[d] = slots[s].gate[d] > top[d] ? slots[s].gate[d] : top[d];
-    memset(e, 0, (size_t)dim * sizeof *e);
-    memset(sum, 0, (size_t)dim * sizeof *sum);
-    for (int s = 0; s < n; s++)
-        for (int d = 0; d < dim; d++) {
-            float w = expf(slots[s].gate[d] - top[d]);
-            sum[d] += w;
-            e[d] += w * slots[s].kv[d];
-        }
-    for (int d = 0; d < dim; d++)
-        e[d] /= sum[d];
-}
-
 static void store_entry(const struct compress_job *j, int64_t g, const float *e)
 {
     const struct kv_view *v = &j->s->kv;
@@ -74,20 +50,20 @@ static void store_entry(const struct compress_job *j, int64_t g, const float *e)
     uint8_t *page = v->pages[g / per_page];
     size_t row = (size_t)(g % per_page);
     if (j->o->index)
-        kv_index_put(&j->o->dims, e, page + v->index_offset + row * j->o->dims.index_bytes);
+        cpu_kv_index_put(j->c, &j->o->dims, e, page + v->index_offset + row * j->o->dims.index_bytes);
     else
-        kv_row_put(&j->o->dims, e, page + v->rows_offset + row * j->o->dims.row_bytes);
+        cpu_kv_row_put(j->c, &j->o->dims, e, page + v->rows_offset + row * j->o->dims.row_bytes);
 }
 
 static void entry_task(void *arg, int i, int i_thread)
 {
     const struct compress_job *j = arg;
     const struct op_compress *o = j->o;
-    struct slot slots[KV_PAGE_TOKENS + 8] = {{NULL, NULL}};
+    struct row_slot slots[KV_PAGE_TOKENS + 8] = {{NULL, NULL}};
     int64_t g = j->first_entry + i;
-    float *e = cpu_scratch(j->c, i_thread, 3 * (size_t)o->dim);
+    float *e = cpu_scratch(j->c, i_thread, (size_t)o->dim);
     int n = slots_of(j, g, slots);
-    pool_slots(slots, n, o->dim, e, e + o->dim, e + 2 * o->dim);
+    j->c->row->pool(slots, n, o->dim, cpu_libm(&j->c->base), e);
     cpu_round(j->c, e, (size_t)o->dim);
     cpu_rmsnorm_row(j->c, e, o->norm, o->dim, o->eps, e);
     /* Rotated at the first position of the window (mutant 3: at the entry's own number). */
@@ -137,7 +113,7 @@ static void keep_tails(const struct compress_job *j)
             continue;
         uint8_t *out = s->tails[k] + (o->index ? s->kv.tail_at.istate : s->kv.tail_at.state);
         for (int i = 0; i < 4; i++) {
-            struct slot v = slot_of(j, end - 4 + i, 0);
+            struct row_slot v = slot_of(j, end - 4 + i, 0);
             memcpy(out + (size_t)i * bytes, v.kv, bytes);
             memcpy(out + (size_t)(4 + i) * bytes, v.gate, bytes);
         }

@@ -10,7 +10,7 @@
 #include "num/num.h"
 
 enum { INDEX_RATIO = 4, KEYS_PER_TASK = 256, KEYS_PER_BLOCK = KV_PAGE_TOKENS / INDEX_RATIO, HEADS_MAX = 256,
-       COARSE_BINS = 4096, COARSE_SHIFT = 20, CUT_BLOCK = 32 };
+       COARSE_BINS = ROW_BINS };
 
 struct index_row;
 
@@ -93,53 +93,6 @@ static void score_keys(const struct index_job *j, const struct index_row *r, int
     }
 }
 
-/* fp32 as an unsigned integer of the same order (-0 equals +0; a NaN would sort above everything). */
-static uint32_t order_key(float x)
-{
-    uint32_t u = f32_bits(x + 0.0f);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-
-/* The highest bits of the order keys, counted as the scores are made. */
-static void count_scores(const float *score, int64_t n, int32_t *count)
-{
-    for (int64_t i = 0; i < n; i++)
-        count[order_key(score[i]) >> COARSE_SHIFT]++;
-}
-
-/* The largest bin that at least k values lie in or above; *k: how many of the bin's own are among the k. */
-static uint32_t bin_of_kth(const int32_t *count, int n_bins, int64_t *k)
-{
-    int b = n_bins - 1;
-    while (count[b] < *k)
-        *k -= count[b--];
-    return (uint32_t)b;
-}
-
-/* Order key of the k-th largest score, and how many of those equal to it belong to the top k. count: of count_scores over
- * all n; found: scratch [n]. Only the scores in the bin that the k-th falls into are looked at bit by bit. */
-static uint32_t kth_largest(const float *score, int64_t n, int64_t k, const int32_t *count, uint32_t *found,
-                            int64_t *n_equal)
-{
-    enum { FINE_BITS = COARSE_SHIFT / 2, FINE = 1 << FINE_BITS };
-    uint32_t bin = bin_of_kth(count, COARSE_BINS, &k), prefix = bin << COARSE_SHIFT;
-    int64_t n_found = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u = order_key(score[i]);
-        found[n_found] = u;
-        n_found += u >> COARSE_SHIFT == bin;
-    }
-    for (int shift = COARSE_SHIFT - FINE_BITS; shift >= 0; shift -= FINE_BITS) {
-        int32_t fine[FINE] = {0};
-        for (int64_t i = 0; i < n_found; i++)
-            if (found[i] >> (shift + FINE_BITS) == prefix >> (shift + FINE_BITS))
-                fine[found[i] >> shift & (FINE - 1)]++;
-        prefix |= bin_of_kth(fine, FINE, &k) << shift;
-    }
-    *n_equal = k;
-    return prefix;
-}
-
 /* MUTANT(29): any k of n entries, ids ascending. What the indexer is worth is what is lost by this (make eval-tiny). */
 static void any_k(int64_t n, int k, int32_t *ids)
 {
@@ -150,35 +103,13 @@ static void any_k(int64_t n, int k, int32_t *ids)
             ids[out++] = (int32_t)i;
 }
 
-/* Is a score of the block as high as the cut? */
-static bool any_reaches(const float *score, uint32_t cut)
+/* score [2n]: scores, then scratch. count: of count_scores. */
+static void top_k(const struct cpu_dev *c, float *score, int64_t n, int k, const int32_t *count, int32_t *ids)
 {
-    uint32_t any = 0;
-    for (int i = 0; i < CUT_BLOCK; i++)
-        any |= order_key(score[i]) >= cut;
-    return any != 0;
-}
-
-/* The k entries of highest score, ties to the lower number, ids ascending. count, found: as of kth_largest. */
-static void top_k(const float *score, int64_t n, int k, const int32_t *count, uint32_t *found, int32_t *ids)
-{
-    if (MUTANT(29)) {
+    if (MUTANT(29))
         any_k(n, k, ids);
-        return;
-    }
-    int64_t n_equal;
-    uint32_t cut = kth_largest(score, n, k, count, found, &n_equal);
-    int out = 0;
-    for (int64_t i = 0; i < n && out < k; i++) {
-        if (i % CUT_BLOCK == 0 && n - i >= CUT_BLOCK && !any_reaches(score + i, cut)) {
-            i += CUT_BLOCK - 1;
-            continue;
-        }
-        uint32_t u = order_key(score[i]);
-        if (u > cut || (u == cut && n_equal-- > 0))
-            ids[out++] = (int32_t)i;
-    }
-    assert(out == k);
+    else
+        c->row->top_k(score, n, k, count, (uint32_t *)(score + n), ids);
 }
 
 static void select_all(int32_t *ids, int64_t n, int topk)
@@ -211,8 +142,8 @@ static void row_task(void *arg, int i, int i_thread)
     int32_t *count = memset(score + 2 * n, 0, COARSE_BINS * sizeof *count);
     prepare_row(j, row, mem, &r);
     score_keys(j, &r, 0, n, mem + query, score);
-    count_scores(score, n, count);
-    top_k(score, n, o->topk, count, (uint32_t *)(score + n), ids);
+    j->c->row->count_scores(score, n, count);
+    top_k(j->c, score, n, o->topk, count, ids);
 }
 
 static void keys_task(void *arg, int i, int i_thread)
@@ -221,7 +152,7 @@ static void keys_task(void *arg, int i, int i_thread)
     int64_t first = (int64_t)i * KEYS_PER_TASK, last = first + KEYS_PER_TASK < j->n ? first + KEYS_PER_TASK : j->n;
     float *key = cpu_scratch(j->c, i_thread, KEYS_PER_BLOCK * (size_t)j->o->dim);
     score_keys(j, j->shared, first, last, key, j->score);
-    count_scores(j->score + first, last - first, j->count + (size_t)i_thread * COARSE_BINS);
+    j->c->row->count_scores(j->score + first, last - first, j->count + (size_t)i_thread * COARSE_BINS);
 }
 
 /* The counts of all threads into the first's. */
@@ -255,7 +186,7 @@ static void select_by_keys(struct index_job *j)
         int n_tasks = (int)((j->n + KEYS_PER_TASK - 1) / KEYS_PER_TASK);
         cpu_run(j->c, n_tasks, (double)j->n * o->heads * o->dim, keys_task, j);
         join_counts(j->count, pool_threads(j->c->pool));
-        top_k(j->score, j->n, o->topk, j->count, (uint32_t *)(j->score + j->n), ids);
+        top_k(j->c, j->score, j->n, o->topk, j->count, ids);
     }
 }
 

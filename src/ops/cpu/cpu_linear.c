@@ -18,7 +18,7 @@ static void quantise_task(void *arg, int i, int i_thread)
 {
     (void)i_thread;
     const struct linear_job *j = arg;
-    cpu_act_quant_row(j->o->x + (size_t)i * j->ldx, (int)j->ldx, (float *)(uintptr_t)j->x + (size_t)i * j->ldx);
+    cpu_act_quant_row(j->c, j->o->x + (size_t)i * j->ldx, (int)j->ldx, (float *)(uintptr_t)j->x + (size_t)i * j->ldx);
 }
 
 static void linear_task(void *arg, int i_task, int i_thread)

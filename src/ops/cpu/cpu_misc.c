@@ -7,46 +7,54 @@
 
 #include "base/mutant.h"
 #include "num/num.h"
+#include "ops/kv_decode.h"
 
 /* ---------------------------------------------------------------- one row */
 
 void cpu_rmsnorm_row(const struct cpu_dev *c, const float *x, const float *w, int dim, float eps, float *y)
 {
     float r = 1.0f / sqrtf(c->kern->sum_squares(x, dim) / (float)dim + eps);
-    for (int i = 0; i < dim; i++)
-        y[i] = w == NULL ? x[i] * r : w[i] * (x[i] * r);
+    c->row->scale(x, w, r, dim, y);
     cpu_round(c, y, (size_t)dim);
 }
 
-enum { ROPE_PAIRS_MAX = 128 };
+enum { ROPE_DIMS_MAX = 256 };
 
-/* Cosine and sine of every pair of values at one position, shared by the heads of a row. */
+/* Cosine (twice), -sine and sine of every pair of values at one position, shared by the heads of a row. */
 struct rotation {
-    float co[ROPE_PAIRS_MAX], si[ROPE_PAIRS_MAX];
+    float co[ROPE_DIMS_MAX], si[ROPE_DIMS_MAX];
 };
 
 static void rotation_at(struct rotation *t, int rd, int64_t pos, const float *freq, bool inverse)
 {
-    assert(rd / 2 <= ROPE_PAIRS_MAX);
+    assert(rd <= ROPE_DIMS_MAX);
     for (int i = 0; i < rd / 2; i++) {
         /* The official code rounds the angle to fp32 before taking sine and cosine. */
         double angle = (double)((float)pos * freq[i]);
         float si = (float)sin(angle);
-        t->co[i] = (float)cos(angle);
-        t->si[i] = inverse ? -si : si;
+        t->co[2 * i] = t->co[2 * i + 1] = (float)cos(angle);
+        t->si[2 * i] = inverse ? si : -si;
+        t->si[2 * i + 1] = -t->si[2 * i];
+    }
+}
+
+/* Mutant 5: rotate_half pairs instead of interleaved ones. */
+static void rotate_half(float *v, int rd, const struct rotation *t)
+{
+    for (int i = 0; i < rd / 2; i++) {
+        float a = v[i], b = v[i + rd / 2];
+        v[i] = a * t->co[2 * i] + b * t->si[2 * i];
+        v[i + rd / 2] = b * t->co[2 * i] + a * t->si[2 * i + 1];
     }
 }
 
 static void rotate(const struct cpu_dev *c, float *x, int dim, int rd, const struct rotation *t)
 {
     float *v = x + dim - rd;
-    for (int i = 0; i < rd / 2; i++) {
-        /* Mutant 5: rotate_half pairs instead of interleaved ones. */
-        float *p = MUTANT(5) ? v + i : v + 2 * i, *q = MUTANT(5) ? v + i + rd / 2 : p + 1;
-        float a = *p, b = *q;
-        *p = a * t->co[i] - b * t->si[i];
-        *q = a * t->si[i] + b * t->co[i];
-    }
+    if (MUTANT(5))
+        rotate_half(v, rd, t);
+    else
+        c->row->rotate(v, t->co, t->si, rd);
     cpu_round(c, v, (size_t)rd);
 }
 
@@ -59,41 +67,49 @@ void cpu_rope_row(const struct cpu_dev *c, float *x, int dim, int rd, int64_t po
 
 void cpu_hadamard_fp4(const struct cpu_dev *c, float *x, int n)
 {
-    bool quantise = cpu_rounds(&c->base);
     if (MUTANT(11))
         return;
-    for (int half = 1; half < n; half *= 2) {
-        for (int i = 0; i < n; i += 2 * half) {
-            for (int j = i; j < i + half; j++) {
-                float a = x[j], b = x[j + half];
-                x[j] = a + b;
-                x[j + half] = a - b;
-            }
-        }
-    }
-    float s = 1.0f / sqrtf((float)n);
-    for (int i = 0; i < n; i++)
-        x[i] *= s;
-    if (!quantise)
+    c->row->hadamard(x, n);
+    if (!cpu_rounds(&c->base))
         return;
     cpu_round(c, x, (size_t)n);
-    for (int b = 0; b < n; b += 32)
-        fp4_quant_sim(x + b, 32);
+    c->row->fp4_sim(x, n);
 }
 
 void cpu_kv_quant_row(const struct cpu_dev *c, float *x, int dim, int rd)
 {
-    if (!cpu_rounds(&c->base))
-        return;
-    for (int b = 0; b < dim - rd; b += 64)
-        act_quant_sim(x + b, 64);
+    if (cpu_rounds(&c->base))
+        c->row->fp8_sim(x, dim - rd, KV_BLOCK);
 }
 
-void cpu_act_quant_row(const float *x, int n, float *out)
+void cpu_act_quant_row(const struct cpu_dev *c, const float *x, int n, float *out)
 {
-    memcpy(out, x, (size_t)n * sizeof *out);
-    for (int b = 0; b < n; b += 128)
-        act_quant_sim(out + b, n - b < 128 ? n - b : 128);
+    if (out != x)
+        memcpy(out, x, (size_t)n * sizeof *out);
+    c->row->fp8_sim(out, n, 128);
+}
+
+void cpu_kv_row_put(const struct cpu_dev *c, const struct kv_dims *d, const float *row, uint8_t *out)
+{
+    if (d->format == KV_F32) {
+        kv_row_put(d, row, out);
+        return;
+    }
+    int nd = d->head_dim - d->rope_dim;
+    uint8_t *rope = out + nd;
+    for (int i = 0; i < d->rope_dim; i++) {
+        uint16_t h = bf16_from_f32(row[nd + i]);
+        memcpy(rope + 2 * i, &h, 2);
+    }
+    c->row->fp8_put(row, nd, KV_BLOCK, out, rope + 2 * d->rope_dim);
+}
+
+void cpu_kv_index_put(const struct cpu_dev *c, const struct kv_dims *d, const float *row, uint8_t *out)
+{
+    if (d->format == KV_F32)
+        kv_index_put(d, row, out);
+    else
+        c->row->fp4_put(row, d->index_dim, out, out + d->index_dim / 2);
 }
 
 /* ---------------------------------------------------------------- loops over rows */
@@ -150,8 +166,7 @@ static void head_rms_task(void *arg, int i, int i_thread)
         float r = j->c->base.numerics == NUM_REFERENCE
                       ? head_factor_bf16(x, o->dim, o->eps)
                       : 1.0f / sqrtf(j->c->kern->sum_squares(x, o->dim) / (float)o->dim + o->eps);
-        for (int k = 0; k < o->dim; k++)
-            x[k] *= r;
+        j->c->row->scale(x, NULL, r, o->dim, x);
         cpu_round(j->c, x, (size_t)o->dim);
     }
 }
@@ -198,7 +213,8 @@ void cpu_kv_quant(struct dev *d, const struct op_kv_quant *o)
 }
 
 /* Window rows of the W positions before page end `end`, in stored form, oldest first (positions before 0: untouched). */
-static void put_tail_window(const struct op_kv_put *o, const struct op_seq *s, int64_t end, uint8_t *tail)
+static void put_tail_window(const struct cpu_dev *c, const struct op_kv_put *o, const struct op_seq *s, int64_t end,
+                            uint8_t *tail)
 {
     size_t bytes = o->dims.row_bytes;
     uint8_t *out = tail + s->kv.tail_at.window;
@@ -208,24 +224,24 @@ static void put_tail_window(const struct op_kv_put *o, const struct op_seq *s, i
         if (pos < s->pos0)
             memcpy(out, s->kv.ring + (size_t)(pos % s->kv.ring_rows) * bytes, bytes);
         else
-            kv_row_put(&o->dims, o->kv + (size_t)(s->first_row + (pos - s->pos0)) * (size_t)o->dims.head_dim, out);
+            cpu_kv_row_put(c, &o->dims, o->kv + (size_t)(s->first_row + (pos - s->pos0)) * (size_t)o->dims.head_dim, out);
     }
 }
 
 void cpu_kv_put(struct dev *d, const struct op_kv_put *o)
 {
-    (void)d;
+    const struct cpu_dev *c = cpu_of(d);
     for (int i = 0; i < o->n_seqs; i++) {
         const struct op_seq *s = &o->seqs[i];
         int64_t end = (s->pos0 / KV_PAGE_TOKENS + 1) * KV_PAGE_TOKENS;
         for (int k = 0; s->tails != NULL && end <= s->pos0 + s->n_rows; k++, end += KV_PAGE_TOKENS)
             if (s->tails[k] != NULL) /* before the ring is overwritten */
-                put_tail_window(o, s, end, s->tails[k]);
+                put_tail_window(c, o, s, end, s->tails[k]);
         int first = s->n_rows > s->kv.ring_rows ? s->n_rows - s->kv.ring_rows : 0;
         for (int r = first; r < s->n_rows; r++) {
             size_t slot = (size_t)((s->pos0 + r) % s->kv.ring_rows);
-            kv_row_put(&o->dims, o->kv + (size_t)(s->first_row + r) * (size_t)o->dims.head_dim,
-                       s->kv.ring + slot * o->dims.row_bytes);
+            cpu_kv_row_put(c, &o->dims, o->kv + (size_t)(s->first_row + r) * (size_t)o->dims.head_dim,
+                           s->kv.ring + slot * o->dims.row_bytes);
         }
     }
 }

@@ -15,31 +15,6 @@ static float softplus(float z) /* torch: linear above 20 */
     return z > 20 ? z : log1pf(expf(z));
 }
 
-static bool is_chosen(const int32_t *ids, int n, int32_t e)
-{
-    for (int i = 0; i < n; i++)
-        if (ids[i] == e)
-            return true;
-    return false;
-}
-
-/* The k experts of highest score + bias; a tie goes to the lower id. */
-static void top_experts(const float *score, const float *bias, int n_experts, int k, int32_t *ids)
-{
-    for (int j = 0; j < k; j++) {
-        int32_t best = -1;
-        float top = 0;
-        for (int e = 0; e < n_experts; e++) {
-            float v = score[e] + (bias != NULL ? bias[e] : 0);
-            if ((best < 0 || v > top) && !is_chosen(ids, j, e)) {
-                best = e;
-                top = v;
-            }
-        }
-        ids[j] = best;
-    }
-}
-
 static void sort_ids(int32_t *ids, int k)
 {
     for (int i = 1; i < k; i++)
@@ -50,8 +25,16 @@ static void sort_ids(int32_t *ids, int k)
         }
 }
 
-static void route_row(const struct op_route *o, int i, float *score)
+struct route_job {
+    struct cpu_dev *c;
+    const struct op_route *o;
+};
+
+static void route_task(void *arg, int i, int i_thread)
 {
+    const struct route_job *r = arg;
+    const struct op_route *o = r->o;
+    float *score = cpu_scratch(r->c, i_thread, (size_t)o->experts);
     const float *z = o->z + (size_t)i * (size_t)o->experts;
     int32_t *ids = o->ids + (size_t)i * (size_t)o->k;
     float *w = o->weights + (size_t)i * (size_t)o->k, sum = 0;
@@ -62,7 +45,7 @@ static void route_row(const struct op_route *o, int i, float *score)
     for (int j = 0; hash && j < o->k; j++)
         ids[j] = o->tid2eid != NULL ? (int32_t)o->tid2eid[row + (size_t)j] : o->tid2eid32[row + (size_t)j];
     if (!hash)
-        top_experts(score, o->bias, o->experts, o->k, ids);
+        r->c->row->top_experts(score, o->bias, o->experts, o->k, ids);
     sort_ids(ids, o->k);
     for (int j = 0; j < o->k; j++) {
         w[j] = score[ids[j]] + (MUTANT(13) && o->bias != NULL ? o->bias[ids[j]] : 0);
@@ -74,9 +57,8 @@ static void route_row(const struct op_route *o, int i, float *score)
 
 void cpu_route(struct dev *d, const struct op_route *o)
 {
-    float *score = cpu_shared_scratch(cpu_of(d), (size_t)o->experts);
-    for (int i = 0; i < o->n; i++)
-        route_row(o, i, score);
+    struct route_job r = {cpu_of(d), o};
+    cpu_run(r.c, o->n, (double)o->n * o->experts * 50, route_task, &r);
 }
 
 /* ---------------------------------------------------------------- experts */
@@ -126,7 +108,7 @@ static void quantise_task(void *arg, int p, int i_thread)
     const struct moe_job *j = arg;
     float *h = j->o->h + (size_t)p * (size_t)j->o->expert_dim;
     cpu_round(j->c, h, (size_t)j->o->expert_dim);
-    cpu_act_quant_row(h, j->o->expert_dim, h);
+    cpu_act_quant_row(j->c, h, j->o->expert_dim, h);
 }
 
 static void out_task(void *arg, int i_task, int i_thread)
@@ -213,7 +195,7 @@ static void quantise_input_task(void *arg, int i, int i_thread)
     (void)i_thread;
     const struct moe_job *j = arg;
     size_t at = (size_t)i * (size_t)j->o->dim;
-    cpu_act_quant_row(j->o->x + at, j->o->dim, (float *)(uintptr_t)j->x + at);
+    cpu_act_quant_row(j->c, j->o->x + at, j->o->dim, (float *)(uintptr_t)j->x + at);
 }
 
 static bool is_quantised(enum wformat f)

@@ -19,10 +19,10 @@ static void need_attention(struct needs *n, const struct cpu_dev *c, const struc
     size_t dim = (size_t)(l->head_dim > l->index_dim ? l->head_dim : l->index_dim);
     most(&n->thread, cpu_attn_floats(c, l->heads, l->head_dim, (size_t)l->keys, false));
     most(&n->shared, cpu_attn_floats(c, l->heads, l->head_dim, (size_t)l->keys, true));
-    most(&n->thread, 3 * dim); /* compress */
+    most(&n->thread, dim); /* compress */
     most(&n->thread, cpu_index_floats(c, l->index_heads, l->index_dim, l->index_keys));
     most(&n->shared, cpu_index_floats(c, l->index_heads, l->index_dim, l->index_keys));
-    most(&n->thread, (size_t)l->streams * (size_t)l->dim); /* hc_post */
+    most(&n->shared, cpu_hc_floats(l->rows, (2 + l->streams) * l->streams));
 }
 
 /* Packed rows of any kind. */
@@ -50,7 +50,7 @@ static void need_moe(struct needs *n, const struct cpu_dev *c, const struct op_l
     most(&n->thread, 2 * (size_t)l->dim + 2);
     most(&n->thread, (size_t)l->expert_dim);
     most(&n->thread, 2 * (size_t)l->rows * FAST_STRIP * IL16_ROWS);
-    most(&n->shared, experts);
+    most(&n->thread, experts);
     most(&n->shared, 4 * (experts + 3) + 3 * pairs + (size_t)l->rows * (size_t)l->dim);
     if (c->fast != NULL)
         most(&n->packed, groups * (sizeof(struct fast_x) + 4 * 64) + 64 + packed_bytes(c, (int)pairs, (int)widest));

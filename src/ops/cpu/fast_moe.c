@@ -102,8 +102,7 @@ static void hidden_task(void *arg, int i_task, int i_thread)
     fast_strip(j->c, i_thread, e->w3.packed, s * FAST_STRIP, nt, &f->x[g], true, up, STRIP_ROWS);
     fast_strip(j->c, i_thread, e->w1.packed, s * FAST_STRIP, nt, &f->x[g], true, h, (size_t)o->expert_dim);
     for (int i = 0; i < n; i++, h += o->expert_dim, up += STRIP_ROWS)
-        for (int r = 0; r < rows; r++)
-            h[r] = moe_swiglu(h[r], up[r], o->limit) * j->pair_weight[start + i];
+        j->c->row->swiglu(h, up, rows, o->limit, j->pair_weight[start + i], h);
 }
 
 /* A few pairs' hidden values rounded and packed for w2; i_task counts PACK_PAIRS of all pairs. */
