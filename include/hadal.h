@@ -172,6 +172,12 @@ typedef struct hadal_event {
  * make no calls to the library. */
 HADAL_API int hadal_submit(hadal *h, const char *request_json, void (*notify)(void *arg), void *arg, hadal_request **r,
                            hadal_error *e);
+/* Another reply that goes on from where `from` is at its next step: the prompt and the reply of `from` so far become its
+ * prompt, with the same settings but for the seed and at most max_tokens tokens more; its events begin behind them. While
+ * `from` runs this costs one page of state (128 tokens), and nothing is computed again. `from` may be released at once;
+ * when it has ended by then, the new one ends with HADAL_FINISH_ERROR. */
+HADAL_API int hadal_fork(hadal_request *from, uint64_t seed, int64_t max_tokens, void (*notify)(void *arg), void *arg,
+                         hadal_request **r, hadal_error *e);
 /* 1: *ev is the next event; 0: none came within timeout_ms (negative: waits for ever), or the last one was taken. */
 HADAL_API int hadal_next(hadal_request *r, hadal_event *ev, int timeout_ms);
 /* Ends a request early; an END event with HADAL_FINISH_CANCELLED follows, unless it had ended before. */

@@ -73,6 +73,7 @@ struct buf {
 void buf_free(struct buf *b); /* also resets to the empty buffer */
 void buf_clear(struct buf *b);
 void buf_reserve(struct buf *b, size_t extra_bytes);
+bool buf_try_reserve(struct buf *b, size_t extra_bytes); /* false when memory is gone; the buffer is as before */
 void buf_add(struct buf *b, const void *bytes, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_char(struct buf *b, char c);

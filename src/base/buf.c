@@ -80,18 +80,28 @@ void buf_clear(struct buf *b)
         b->data[0] = '\0';
 }
 
-void buf_reserve(struct buf *b, size_t extra_bytes)
+bool buf_try_reserve(struct buf *b, size_t extra_bytes)
 {
     if (extra_bytes > SIZE_MAX / 4 - b->len)
-        out_of_memory(extra_bytes);
+        return false;
     size_t need = b->len + extra_bytes + 1;
     if (need <= b->cap)
-        return;
+        return true;
     size_t cap = b->cap ? b->cap : 64;
     while (cap < need)
         cap += cap / 2 + 64;
-    b->data = xrealloc(b->data, cap);
+    char *data = realloc(b->data, cap);
+    if (data == NULL)
+        return false;
+    b->data = data;
     b->cap = cap;
+    return true;
+}
+
+void buf_reserve(struct buf *b, size_t extra_bytes)
+{
+    if (!buf_try_reserve(b, extra_bytes))
+        out_of_memory(extra_bytes);
 }
 
 void buf_add(struct buf *b, const void *bytes, size_t n)

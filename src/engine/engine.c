@@ -1,4 +1,4 @@
-/* The engine's life: opening, the step thread, submitting, closing. */
+/* The engine's life: opening, the step thread, closing. */
 #include "engine/job.h"
 
 #include <assert.h>
@@ -27,6 +27,8 @@ static void take_in(struct engine *e)
     for (; j != NULL; j = next) {
         next = j->next;
         j->next = NULL;
+        if (j->is_fork)
+            job_join(e, j);
         j->user = users_take(&e->users, &j->user_of_list, user_has_pages, e);
         users_begin_job(&e->users, j->user);
         generation_usage(j->gen)->prompt_tokens = j->n_prompt;
@@ -347,137 +349,4 @@ void engine_read_stats(struct engine *e, struct engine_stats *s)
     pthread_mutex_unlock(&e->mutex);
     if (e->env.replay != NULL)
         replay_read_stats(e->env.replay, &s->replay);
-}
-
-/* ---------------------------------------------------------------- submitting */
-
-static int check_request(const struct engine *e, struct gen_request *r, struct err *err)
-{
-    int64_t room = e->env.context_tokens - (int64_t)r->prompt.n;
-    if (r->prompt.n == 0)
-        return err_set(err, HD_EARG, "the prompt has no tokens");
-    if (r->params.max_tokens < 1)
-        return err_set(err, HD_EARG, "max_tokens is below 1");
-    if (room < 1)
-        return err_set(err, HD_EARG, "the prompt has %zu tokens and the context only %lld", r->prompt.n,
-                       (long long)e->env.context_tokens);
-    for (size_t i = 0; i < r->prompt.n; i++)
-        if (r->prompt.data[i] < 0 || r->prompt.data[i] >= e->runner.n_vocab)
-            return err_set(err, HD_EARG, "prompt token %zu has id %d; the model knows 0 to %d", i, r->prompt.data[i],
-                           e->runner.n_vocab - 1);
-    if (r->params.max_tokens > room)
-        r->params.max_tokens = room;
-    return HD_OK;
-}
-
-/* All that the job may need, so that the step thread takes no memory for it. What is never touched costs none. */
-static int reserve(struct job *j, struct err *err)
-{
-    size_t n_tokens = (size_t)(j->n_prompt + j->max_tokens);
-    j->cap_hashes = (int64_t)n_tokens / CACHE_PAGE + 1;
-    j->hashes = malloc((size_t)j->cap_hashes * sizeof *j->hashes);
-    if (j->hashes != NULL && ids_try_reserve(&j->tokens, n_tokens) && job_reserve_events(j))
-        return HD_OK;
-    return err_set(err, HD_ENOMEM, "no memory for a request of %lld prompt and %lld reply tokens", (long long)j->n_prompt,
-                   (long long)j->max_tokens);
-}
-
-static struct job *job_of_request(struct engine *e, struct gen_request *r)
-{
-    struct job *j = xcalloc(1, sizeof *j);
-    j->engine = e;
-    j->gen = generation_open(e->env.tokenizer, e->runner.n_vocab, e->eos, e->n_eos, &r->params, job_on_event, j);
-    j->user_name = r->user != NULL ? r->user : xstrdup("");
-    j->user_of_list = xstrdup(j->user_name);
-    j->tokens = r->prompt;
-    j->n_prompt = (int64_t)r->prompt.n;
-    j->max_tokens = r->params.max_tokens;
-    j->pin_tokens = r->pin_tokens;
-    j->raw = r->params.raw;
-    j->priority = r->priority;
-    j->weight = r->weight > 0 ? r->weight : 1;
-    j->deadline_ns = r->deadline_ns;
-    j->node = CACHE_NONE;
-    j->submit_ns = now_ns();
-    r->user = NULL;
-    r->prompt = (struct ids){0};
-    pthread_condattr_t a;
-    pthread_condattr_init(&a);
-    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-    pthread_cond_init(&j->more, &a);
-    pthread_condattr_destroy(&a);
-    return j;
-}
-
-/* With the mutex held. */
-static struct queue_part *part_of(struct engine *e, const char *user)
-{
-    struct queue_part *empty = NULL, *p = e->parts;
-    for (; p != NULL && strcmp(p->user, user) != 0; p = p->next)
-        if (p->n == 0)
-            empty = p;
-    if (p != NULL)
-        return p;
-    if (empty == NULL) {
-        empty = xcalloc(1, sizeof *empty);
-        empty->next = e->parts;
-        e->parts = empty;
-    }
-    free(empty->user);
-    empty->user = xstrdup(user);
-    return empty;
-}
-
-void engine_leave_queue(struct engine *e, struct job *j)
-{
-    pthread_mutex_lock(&e->mutex);
-    if (j->part != NULL)
-        j->part->n--;
-    j->part = NULL;
-    pthread_mutex_unlock(&e->mutex);
-}
-
-static int enqueue(struct engine *e, struct job *j, struct err *err)
-{
-    int rc = HD_OK;
-    pthread_mutex_lock(&e->mutex);
-    struct queue_part *part = part_of(e, j->user_name);
-    if (e->n_waiting + e->n_incoming >= e->max_waiting) {
-        rc = err_set(err, HD_ENOMEM, "%d requests are waiting already; the queue holds no more",
-                     e->n_waiting + e->n_incoming);
-    } else if (part->n >= e->max_waiting_user) {
-        rc = err_set(err, HD_ENOMEM, "%d requests of this user are waiting already; the queue holds no more of one user",
-                     part->n);
-    } else {
-        j->part = part;
-        part->n++;
-        *e->incoming_end = j;
-        e->incoming_end = &j->next;
-        e->n_incoming++;
-        j->number = e->n_submitted++;
-        pthread_cond_signal(&e->work);
-    }
-    pthread_mutex_unlock(&e->mutex);
-    return rc;
-}
-
-int engine_submit(struct engine *e, struct gen_request *r, void (*notify)(void *arg), void *arg, struct job **out,
-                  struct err *err)
-{
-    struct job *j = NULL;
-    int rc = check_request(e, r, err);
-    if (rc == HD_OK) {
-        j = job_of_request(e, r);
-        j->notify = notify;
-        j->arg = arg;
-        rc = reserve(j, err);
-        if (rc == HD_OK)
-            rc = enqueue(e, j, err);
-    }
-    gen_request_free(r);
-    if (rc != HD_OK && j != NULL)
-        job_free(j);
-    if (rc == HD_OK)
-        *out = j;
-    return rc;
 }

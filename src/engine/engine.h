@@ -75,7 +75,8 @@ struct stop_filter {
     struct buf held;
     bool hit;
 };
-void stop_filter_init(struct stop_filter *f, char *const *stops, int n); /* n <= STOP_STRINGS_MAX, none empty */
+/* n <= STOP_STRINGS_MAX, none empty. False, and the filter empty: no memory. */
+bool stop_filter_init(struct stop_filter *f, char *const *stops, int n);
 /* Appends to out what may be shown; true once a stop string is complete (it and what follows are never shown). */
 bool stop_filter_add(struct stop_filter *f, const char *text, size_t n, struct buf *out);
 void stop_filter_flush(struct stop_filter *f, struct buf *out); /* the text goes no further: shows what was held */
@@ -148,14 +149,19 @@ typedef void (*gen_fn)(void *arg, const struct gen_event *ev);
 struct generation;
 /* tokenizer and eos ids must outlive it; params are copied. With a grammar: inside the thinking part only the end is
  * forbidden; then no token is chosen that does not fit, the end not before the form is complete, and where nothing may
- * follow the reply ends without an end token. One thread steps all generations of one grammar. */
+ * follow the reply ends without an end token. One thread steps all generations of one grammar. NULL: no memory. */
 struct generation *generation_open(const struct tokenizer *t, int n_vocab, const int32_t *eos, int n_eos,
                                    const struct gen_params *p, gen_fn fn, void *arg);
 void generation_close(struct generation **g);
+/* Another one with the same settings but for these, as new; from any thread. NULL: no memory. */
+struct generation *generation_again(const struct generation *g, uint64_t seed, int64_t max_tokens, gen_fn fn, void *arg);
+/* Takes tokens that one with the same settings has accepted, without events and not counted: the reply goes on behind
+ * them, with at most max_tokens more. */
+void generation_follow(struct generation *g, const int32_t *tokens, int64_t n, int64_t max_tokens);
 /* The token that belongs at `position`, -1 when the logits are unusable. Changes nothing. */
 int32_t generation_choose(const struct generation *g, struct sampler *s, const float *logits, int64_t position);
 /* Takes a token (and the logits it was chosen from, needed for logprobs only): emits its events. False when the
- * generation is over; GEN_END was then emitted. */
+ * generation is over; GEN_END was then emitted. logits NULL: no GEN_TOKEN. */
 bool generation_accept(struct generation *g, int32_t token, const float *logits);
 /* Ends it from outside: FINISH_CANCELLED, FINISH_LENGTH (context full) or FINISH_ERROR with a sentence. */
 void generation_end(struct generation *g, enum finish f, const char *why);
@@ -281,6 +287,13 @@ const struct model *engine_model(const struct engine *e); /* NULL over another r
  * HD_EARG: prompt empty, outside the vocabulary or too long; HD_ENOMEM: the queue is full, or this user's part of it. */
 int engine_submit(struct engine *e, struct gen_request *r, void (*notify)(void *arg), void *arg, struct job **j,
                   struct err *err);
+/* Another reply that goes on from where the request `from` is now: when this is taken in, before the next step, it gets
+ * the prompt and the reply of `from` so far as its prompt, and continues with the same settings but for the seed and at
+ * most max_tokens tokens more. Its events begin behind what is common. It is of the same user, priority, weight and
+ * deadline. Beside a running request it costs one page: complete pages are shared, the last one is copied. `from` may be
+ * released right after the call. It ends with FINISH_ERROR when `from` has ended before. Errors as engine_submit. */
+int engine_fork(struct job *from, uint64_t seed, int64_t max_tokens, void (*notify)(void *arg), void *arg,
+                struct job **j, struct err *err);
 /* 1: *ev is the next event (its text valid until the next call); 0: none within timeout_ms (negative: waits for ever)
  * or the last event was already taken. */
 int engine_next(struct job *j, struct gen_event *ev, int timeout_ms);

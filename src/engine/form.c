@@ -6,6 +6,7 @@
 #include <string.h>
 
 struct form {
+    struct grammar *grammar; /* held by the matcher */
     struct grammar_matcher *matcher;
     int32_t eos[EOS_IDS_MAX];
     int n_eos;
@@ -15,13 +16,23 @@ struct form {
 
 struct form *form_open(struct grammar *g, int n_vocab, const int32_t *eos, int n_eos)
 {
-    struct form *f = xcalloc(1, sizeof *f);
+    struct form *f = calloc(1, sizeof *f);
+    if (f == NULL)
+        return NULL;
+    f->grammar = g;
     f->matcher = grammar_matcher_open(g);
     memcpy(f->eos, eos, (size_t)n_eos * sizeof *eos);
     f->n_eos = n_eos;
     f->n_words = ((size_t)n_vocab + 63) / 64;
-    f->bits = xcalloc(f->n_words, sizeof *f->bits);
+    f->bits = calloc(f->n_words, sizeof *f->bits);
+    if (f->matcher == NULL || f->bits == NULL)
+        form_close(&f);
     return f;
+}
+
+struct grammar *form_grammar(const struct form *f)
+{
+    return f->grammar;
 }
 
 void form_close(struct form **f)

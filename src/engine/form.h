@@ -5,7 +5,8 @@
 #include "engine/engine.h"
 
 struct form;
-struct form *form_open(struct grammar *g, int n_vocab, const int32_t *eos, int n_eos);
+struct form *form_open(struct grammar *g, int n_vocab, const int32_t *eos, int n_eos); /* NULL: no memory */
+struct grammar *form_grammar(const struct form *f); /* never changes; any thread */
 void form_close(struct form **f);
 /* The tokens that may come, end tokens among them when the reply may end. thinking: all but the end. Until the next
  * call. */

@@ -13,7 +13,8 @@ struct generation {
     int32_t eos[EOS_IDS_MAX];
     int n_eos;
     int32_t think_end; /* id of </think>, -1 when the vocabulary has none */
-    struct gen_params params; /* stop strings live in the filter */
+    struct gen_params params; /* stop strings live in the filter; nothing here changes */
+    int64_t most_tokens;      /* of the reply */
     gen_fn fn;
     void *arg;
 
@@ -123,11 +124,23 @@ static void finish(struct generation *g, enum finish f, const char *why)
 
 /* ---------------------------------------------------------------- the public calls */
 
+static bool take_memory(struct generation *g, const struct gen_params *p)
+{
+    if (!stop_filter_init(&g->stop, p->stop, p->n_stop) || !buf_try_reserve(&g->text, TEXT_BYTES) ||
+        !buf_try_reserve(&g->shown, TEXT_BYTES) || !buf_try_reserve(&g->stop.held, TEXT_BYTES))
+        return false;
+    if (!p->raw && (g->reply = reply_open(p->in_thinking, on_reply, g)) == NULL)
+        return false;
+    return p->grammar == NULL || (g->form = form_open(p->grammar, g->n_vocab, g->eos, g->n_eos)) != NULL;
+}
+
 struct generation *generation_open(const struct tokenizer *t, int n_vocab, const int32_t *eos, int n_eos,
                                    const struct gen_params *p, gen_fn fn, void *arg)
 {
     assert(n_eos <= EOS_IDS_MAX && p->max_tokens >= 1);
-    struct generation *g = xcalloc(1, sizeof *g);
+    struct generation *g = calloc(1, sizeof *g);
+    if (g == NULL)
+        return NULL;
     g->tokenizer = t;
     g->n_vocab = n_vocab;
     memcpy(g->eos, eos, (size_t)n_eos * sizeof *eos);
@@ -139,18 +152,27 @@ struct generation *generation_open(const struct tokenizer *t, int n_vocab, const
     g->arg = arg;
     g->thinking = p->in_thinking && !p->raw;
     g->usage.differs_at = -1;
-    stop_filter_init(&g->stop, p->stop, p->n_stop);
-    buf_reserve(&g->text, TEXT_BYTES);
-    buf_reserve(&g->shown, TEXT_BYTES);
-    buf_reserve(&g->stop.held, TEXT_BYTES);
-    if (!p->raw)
-        g->reply = reply_open(p->in_thinking, on_reply, g);
-    if (g->thinking)
-        reply_hold_thinking(g->reply);
-    if (p->grammar != NULL)
-        g->form = form_open(p->grammar, n_vocab, eos, n_eos);
     g->params.grammar = NULL; /* the form holds it */
+    g->most_tokens = p->max_tokens;
+    if (!take_memory(g, p))
+        generation_close(&g);
+    else if (g->thinking)
+        reply_hold_thinking(g->reply);
     return g;
+}
+
+struct generation *generation_again(const struct generation *g, uint64_t seed, int64_t max_tokens, gen_fn fn, void *arg)
+{
+    struct gen_params p = g->params;
+    char *stops[STOP_STRINGS_MAX];
+    for (int i = 0; i < g->stop.n_rules; i++)
+        stops[i] = g->stop.rule[i].text;
+    p.stop = stops;
+    p.n_stop = g->stop.n_rules;
+    p.sampling.seed = seed;
+    p.max_tokens = max_tokens;
+    p.grammar = g->form == NULL ? NULL : form_grammar(g->form);
+    return generation_open(g->tokenizer, g->n_vocab, g->eos, g->n_eos, &p, fn, arg);
 }
 
 void generation_close(struct generation **g)
@@ -216,7 +238,7 @@ bool generation_accept(struct generation *g, int32_t token, const float *logits)
         finish(g, FINISH_STOP, "");
         return false;
     }
-    if (g->params.logprobs)
+    if (g->params.logprobs && logits != NULL)
         emit_token(g, token, logits);
     g->usage.completion_tokens++;
     if (g->form != NULL && !g->thinking)
@@ -229,9 +251,31 @@ bool generation_accept(struct generation *g, int32_t token, const float *logits)
     }
     if (g->finish == FINISH_NONE && g->form != NULL && !g->thinking && form_must_end(g->form))
         finish(g, FINISH_STOP, "");
-    if (g->finish == FINISH_NONE && g->usage.completion_tokens >= g->params.max_tokens)
+    if (g->finish == FINISH_NONE && g->usage.completion_tokens >= g->most_tokens)
         finish(g, FINISH_LENGTH, "");
     return g->finish == FINISH_NONE;
+}
+
+static void ignore(void *arg, const struct gen_event *ev)
+{
+    (void)arg;
+    (void)ev;
+}
+
+void generation_follow(struct generation *g, const int32_t *tokens, int64_t n, int64_t max_tokens)
+{
+    struct gen_usage before = g->usage;
+    gen_fn fn = g->fn;
+    g->fn = ignore;
+    g->most_tokens = INT64_MAX;
+    for (int64_t i = 0; i < n; i++) {
+        bool goes_on = generation_accept(g, tokens[i], NULL);
+        assert(goes_on && "the other one went on here");
+        (void)goes_on;
+    }
+    g->fn = fn;
+    g->usage = before;
+    g->most_tokens = max_tokens;
 }
 
 void generation_end(struct generation *g, enum finish f, const char *why)

@@ -192,21 +192,42 @@ void hadal_free(void *p)
 
 /* ---------------------------------------------------------------- requests */
 
+static int make_request(hadal_request **r, struct err *e)
+{
+    *r = calloc(1, sizeof **r);
+    return *r != NULL ? HD_OK : err_set(e, HD_ENOMEM, "no memory for a request");
+}
+
+static int give_request(hadal_request **r, hadal_error *e, int rc, const struct err *err)
+{
+    if (rc != HD_OK) {
+        free(*r);
+        *r = NULL;
+    }
+    return give_error(e, rc, err);
+}
+
 int hadal_submit(hadal *h, const char *request_json, void (*notify)(void *arg), void *arg, hadal_request **r,
                  hadal_error *e)
 {
     struct err err = {0};
     struct gen_request parsed;
-    struct job *job = NULL;
-    *r = NULL;
-    int rc = parse_request(h, request_json, &parsed, &err);
+    int rc = make_request(r, &err);
     if (rc == HD_OK)
-        rc = engine_submit(h->engine, &parsed, notify, arg, &job, &err);
-    if (rc == HD_OK) {
-        *r = xcalloc(1, sizeof **r);
-        (*r)->job = job;
-    }
-    return give_error(e, rc, &err);
+        rc = parse_request(h, request_json, &parsed, &err);
+    if (rc == HD_OK)
+        rc = engine_submit(h->engine, &parsed, notify, arg, &(*r)->job, &err);
+    return give_request(r, e, rc, &err);
+}
+
+int hadal_fork(hadal_request *from, uint64_t seed, int64_t max_tokens, void (*notify)(void *arg), void *arg,
+               hadal_request **r, hadal_error *e)
+{
+    struct err err = {0};
+    int rc = make_request(r, &err);
+    if (rc == HD_OK)
+        rc = engine_fork(from->job, seed, max_tokens, notify, arg, &(*r)->job, &err);
+    return give_request(r, e, rc, &err);
 }
 
 static hadal_event_kind public_kind(enum gen_event_kind k)

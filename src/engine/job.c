@@ -187,7 +187,7 @@ static void remember(struct job *j, const struct gen_event *end)
     struct replay *r = j->engine->env.replay;
     bool whole = end->finish == FINISH_TOOL_CALLS || end->finish == FINISH_LENGTH ||
                  (end->finish == FINISH_STOP && end->n == 0); /* with a stop string more was generated than shown */
-    if (r != NULL && whole && !j->raw)
+    if (r != NULL && whole && !j->raw && !j->is_fork) /* the reader of a fork saw a part of the reply */
         replay_add(r, j->user_name, &j->seen, j->tokens.data, (size_t)j->n_prompt, j->tokens.n);
 }
 

@@ -29,7 +29,11 @@ struct job {
     char *user_name, *user_of_list; /* the second one is for the list of users, which may take it */
     struct ids tokens;  /* the prompt, then every accepted token */
     int64_t n_prompt, max_tokens, pin_tokens;
+    int64_t n_before;   /* where the reply begins: of a fork inside its prompt, otherwise at its end */
+    int64_t most_tokens; /* that there is memory for */
     uint64_t number;    /* in order of arrival */
+    bool is_fork;       /* its tokens come from the request of this number when it is taken in */
+    uint64_t fork_of;
     uint64_t submit_ns, start_ns, first_ns, deadline_ns;
     int priority;
     double weight;
@@ -140,8 +144,12 @@ static inline int64_t pages_of(int64_t n_tokens)
 int engine_create(struct engine **e, struct runner r, const struct request_env *env, const int32_t *eos, int n_eos,
                   const struct engine_options *o, struct err *err); /* without the step thread */
 void engine_destroy(struct engine *e);
-void engine_leave_queue(struct engine *e, struct job *j); /* it counts no longer as waiting of its user */
 void engine_round(struct engine *e); /* takes in, ends, admits, steps: what the step thread repeats */
+
+/* submit.c */
+void engine_leave_queue(struct engine *e, struct job *j); /* it counts no longer as waiting of its user */
+/* A fork gets its tokens, and stands where the other one stands; or it ends with a sentence. */
+void job_join(struct engine *e, struct job *j);
 
 /* job.c */
 bool job_reserve_events(struct job *j); /* false: no memory */
@@ -154,6 +162,9 @@ void job_free(struct job *j);
 /* Gives the job a sequence: a copy of a kept one that it continues, one that goes on from the cache, or an empty one. */
 int state_take(struct engine *e, struct job *j, struct err *err);
 int64_t state_have(struct engine *e, struct job *j); /* tokens that it would not have to compute */
+/* The running request with most of its first tokens (*n of them) whose sequence can be copied and taken back to there;
+ * NULL: none. */
+const struct job *state_running(const struct engine *e, const struct job *j, int64_t *n);
 void state_keep(struct engine *e, struct job *j); /* at its end */
 /* Keeps a copy of the job's state at the end of its prompt: the next turn of a conversation that thinks has another text
  * from there on. Does nothing when memory is short. */

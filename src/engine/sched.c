@@ -83,7 +83,10 @@ static bool waits_for_prefix(const struct engine *e, const struct job *j)
         const struct job *r = e->running.at[i];
         if (r->user != j->user || generation_finish(r->gen) != FINISH_NONE)
             continue;
-        if (common_pages(r, j) > r->n_fed / CACHE_PAGE)
+        int64_t common = common_pages(r, j), useful = ((int64_t)j->tokens.n - 1) / CACHE_PAGE;
+        if (j->is_fork && common > useful) /* all but its last token is there already */
+            common = useful;
+        if (common > r->n_fed / CACHE_PAGE)
             return true;
     }
     return false;
@@ -106,7 +109,10 @@ static bool has_room(const struct engine *e, const struct job *j)
     if (!engine_shares(e))
         return true;
     struct cache_hit hit = cache_find(&e->cache, j->user, j->tokens.data, (int64_t)j->tokens.n - 1, j->hashes);
-    int64_t have = hit.node == CACHE_NONE ? 0 : e->cache.nodes[hit.node].depth, need = goal_pages(e, j) - have;
+    int64_t have = hit.node == CACHE_NONE ? 0 : e->cache.nodes[hit.node].depth, n_running;
+    state_running(e, j, &n_running);
+    have = n_running / CACHE_PAGE > have ? n_running / CACHE_PAGE : have;
+    int64_t need = goal_pages(e, j) - have;
     for (int i = 0; i < e->running.n; i++) {
         int64_t more = goal_pages(e, e->running.at[i]) - pages_of(e->running.at[i]->n_fed);
         need += more > 0 ? more : 0;

@@ -131,16 +131,10 @@ static struct kv_seq *copy_of(struct engine *e, const struct kv_seq *from, int32
     return seq;
 }
 
-/* The job gets a copy of a kept state, or without memory for one the state itself, taken back to n tokens. False when it
- * cannot be taken back. */
-static bool kept_use(struct engine *e, struct job *j, int i, int64_t n)
+/* The job goes on from n tokens with a sequence that stands on a node, with more tokens perhaps. False when it cannot be
+ * taken back; it is given back then. */
+static bool stand_at(struct engine *e, struct job *j, struct kv_seq *seq, int32_t node, int64_t n)
 {
-    int32_t node = e->kept[i].node;
-    struct kv_seq *seq = copy_of(e, e->kept[i].seq, node);
-    if (seq != NULL)
-        e->kept[i].last_use = ++e->cache.clock;
-    else
-        seq = kept_remove(e, i).seq;
     if (e->runner.seq_truncate(e->runner.self, seq, n, NULL) != HD_OK) {
         cache_leave(&e->cache, node);
         put_seq(e, &seq);
@@ -155,6 +149,48 @@ static bool kept_use(struct engine *e, struct job *j, int i, int64_t n)
     j->n_fed = n;
     cache_touch(&e->cache, node);
     return true;
+}
+
+/* The job gets a copy of a kept state, or without memory for one the state itself, taken back to n tokens. False when it
+ * cannot be taken back. */
+static bool kept_use(struct engine *e, struct job *j, int i, int64_t n)
+{
+    int32_t node = e->kept[i].node;
+    struct kv_seq *seq = copy_of(e, e->kept[i].seq, node);
+    if (seq != NULL)
+        e->kept[i].last_use = ++e->cache.clock;
+    else
+        seq = kept_remove(e, i).seq;
+    return stand_at(e, j, seq, node, n);
+}
+
+/* ---------------------------------------------------------------- forks of running sequences */
+
+const struct job *state_running(const struct engine *e, const struct job *j, int64_t *n)
+{
+    const struct job *best = NULL;
+    *n = 0;
+    for (int i = 0; i < e->running.n && engine_shares(e); i++) {
+        const struct job *r = e->running.at[i];
+        const struct ids fed = {.data = r->tokens.data, .n = (size_t)r->n_fed};
+        if (r == j || r->user != j->user || r->seq == NULL || (int64_t)j->tokens.n <= r->n_fed - e->runner.rollback)
+            continue;
+        int64_t common = common_tokens(&fed, j);
+        if (common > *n && common >= r->n_fed - e->runner.rollback) {
+            *n = common;
+            best = r;
+        }
+    }
+    return best;
+}
+
+/* The complete pages of the running one are shared, the last one is copied. */
+static bool fork_running(struct engine *e, struct job *j, const struct job *from, int64_t n)
+{
+    if (from->n_fed % CACHE_PAGE != 0 && e->runner.pages_free(e->runner.self) == 0)
+        cache_evict_page(&e->cache);
+    struct kv_seq *seq = copy_of(e, from->seq, from->node);
+    return seq != NULL && stand_at(e, j, seq, from->node, n);
 }
 
 /* ---------------------------------------------------------------- keeping */
@@ -255,35 +291,53 @@ static int resume(struct engine *e, struct job *j, int32_t node, struct err *err
     return HD_OK;
 }
 
+static int64_t tokens_at(const struct engine *e, int32_t node)
+{
+    return node == CACHE_NONE ? 0 : (int64_t)e->cache.nodes[node].depth * CACHE_PAGE;
+}
+
 int64_t state_have(struct engine *e, struct job *j)
 {
     int64_t n_kept, differs_at = -1;
     kept_find(e, j, &n_kept, &differs_at);
     struct cache_hit hit = cache_find(&e->cache, j->user, j->tokens.data, (int64_t)j->tokens.n - 1, j->hashes);
-    int64_t n_hit = hit.node == CACHE_NONE ? 0 : (int64_t)e->cache.nodes[hit.node].depth * CACHE_PAGE;
+    int64_t n_hit = tokens_at(e, hit.node), n_running;
+    state_running(e, j, &n_running);
+    n_hit = n_hit > n_running ? n_hit : n_running;
     return n_hit > n_kept ? n_hit : n_kept;
+}
+
+/* What is known of its tokens, told and remembered, and the best way to go on, but for the cache's. */
+static bool take_copy(struct engine *e, struct job *j)
+{
+    int64_t n_kept, n_running, differs_at = -1, most = (int64_t)j->tokens.n - 1;
+    int i = kept_find(e, j, &n_kept, &differs_at);
+    const struct job *from = state_running(e, j, &n_running);
+    struct cache_hit hit = cache_find(&e->cache, j->user, j->tokens.data, most, j->hashes);
+    differs_at = hit.differs_at > differs_at ? hit.differs_at : differs_at;
+    if (n_running > 0 && n_running > differs_at)
+        differs_at = n_running;
+    if (!j->put_back)
+        generation_usage(j->gen)->differs_at = differs_at;
+    j->match_depth = hit.deepest == CACHE_NONE ? 0 : e->cache.nodes[hit.deepest].depth;
+    int64_t n_hit = tokens_at(e, hit.node);
+    if (from != NULL && n_running >= n_kept && n_running >= n_hit)
+        return fork_running(e, j, from, n_running);
+    return i >= 0 && n_kept >= n_hit && kept_use(e, j, i, n_kept);
 }
 
 int state_take(struct engine *e, struct job *j, struct err *err)
 {
-    int64_t n_kept, differs_at = -1, most = (int64_t)j->tokens.n - 1;
     state_hash(j);
     j->next_is_shared = false;
-    int i = kept_find(e, j, &n_kept, &differs_at);
-    struct cache_hit hit = cache_find(&e->cache, j->user, j->tokens.data, most, j->hashes);
-    if (hit.differs_at > differs_at)
-        differs_at = hit.differs_at;
-    if (!j->put_back)
-        generation_usage(j->gen)->differs_at = differs_at;
-    j->match_depth = hit.deepest == CACHE_NONE ? 0 : e->cache.nodes[hit.deepest].depth;
-    int64_t n_hit = hit.node == CACHE_NONE ? 0 : (int64_t)e->cache.nodes[hit.node].depth * CACHE_PAGE;
-    bool done = i >= 0 && n_kept >= n_hit && kept_use(e, j, i, n_kept);
-    if (!done) {
+    if (!take_copy(e, j)) { /* and it may have evicted what was found */
+        int64_t most = (int64_t)j->tokens.n - 1;
+        int32_t node = cache_find(&e->cache, j->user, j->tokens.data, most, j->hashes).node;
         j->node = CACHE_NONE;
         j->n_fed = 0;
         int rc = get_seq(e, &j->seq, err);
-        if (rc == HD_OK && n_hit > 0)
-            rc = resume(e, j, hit.node, err);
+        if (rc == HD_OK && node != CACHE_NONE)
+            rc = resume(e, j, node, err);
         if (rc != HD_OK)
             return rc;
     }

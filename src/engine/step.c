@@ -170,7 +170,7 @@ static void take_results(struct engine *e, int n_items, const struct step_result
         if (it->n_logits == 0)
             continue;
         take_token(e, j, logits);
-        if (was_prompt && generation_finish(j->gen) == FINISH_NONE)
+        if (was_prompt && !j->is_fork && generation_finish(j->gen) == FINISH_NONE)
             state_keep_prompt(e, j);
         logits += e->runner.n_vocab;
     }

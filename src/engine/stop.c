@@ -5,13 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void rule_init(struct stop_rule *r, const char *text)
+static bool rule_init(struct stop_rule *r, const char *text)
 {
     size_t n = strlen(text);
     assert(n > 0 && n <= STOP_BYTES_MAX);
-    r->text = xstrndup(text, n);
+    r->text = malloc(n + 1);
     r->n = n;
-    r->fail = xcalloc(n, sizeof *r->fail);
+    r->fail = calloc(n, sizeof *r->fail);
+    if (r->text == NULL || r->fail == NULL)
+        return false;
+    memcpy(r->text, text, n + 1);
     for (size_t i = 1, k = 0; i < n; i++) {
         while (k > 0 && text[i] != text[k])
             k = r->fail[k - 1];
@@ -19,6 +22,7 @@ static void rule_init(struct stop_rule *r, const char *text)
             k++;
         r->fail[i] = (uint16_t)k;
     }
+    return true;
 }
 
 static void rule_step(struct stop_rule *r, char c)
@@ -29,12 +33,16 @@ static void rule_step(struct stop_rule *r, char c)
         r->matched++;
 }
 
-void stop_filter_init(struct stop_filter *f, char *const *stops, int n)
+bool stop_filter_init(struct stop_filter *f, char *const *stops, int n)
 {
     assert(n >= 0 && n <= STOP_STRINGS_MAX);
     *f = (struct stop_filter){.n_rules = n};
+    bool done = true;
     for (int i = 0; i < n; i++)
-        rule_init(&f->rule[i], stops[i]);
+        done &= rule_init(&f->rule[i], stops[i]);
+    if (!done)
+        stop_filter_free(f);
+    return done;
 }
 
 /* Advances every rule by one byte; the longest match, complete when *hit. A complete match beats longer partial ones:

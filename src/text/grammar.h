@@ -43,7 +43,7 @@ void grammar_release(struct grammar **g);
 /* ---------------------------------------------------------------- one reply (grammar_match.c) */
 
 struct grammar_matcher;
-struct grammar_matcher *grammar_matcher_open(struct grammar *g); /* holds the grammar */
+struct grammar_matcher *grammar_matcher_open(struct grammar *g); /* holds the grammar; NULL: no memory */
 void grammar_matcher_close(struct grammar_matcher **m);
 /* Tokens that may come next: bit i % 64 of word i / 64. Valid until a token is accepted. End
  * tokens are not in it. */

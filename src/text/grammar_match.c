@@ -13,7 +13,9 @@ struct grammar_matcher {
 
 struct grammar_matcher *grammar_matcher_open(struct grammar *g)
 {
-    struct grammar_matcher *m = xcalloc(1, sizeof *m);
+    struct grammar_matcher *m = calloc(1, sizeof *m);
+    if (m == NULL)
+        return NULL;
     atomic_fetch_add(&g->n_refs, 1);
     m->g = g;
     m->state = -1;

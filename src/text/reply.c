@@ -603,23 +603,24 @@ static bool step(struct reply_parser *p)
 /* ---------------------------------------------------------------- the parser as others see it */
 
 /* What usual replies need, so that their parsing takes no more memory. */
-static void reserve(struct reply_parser *p)
+static bool reserve(struct reply_parser *p)
 {
     enum { TEXT_BYTES = 2048, CALL_BYTES = 8192 };
-    buf_reserve(&p->in, TEXT_BYTES);
-    buf_reserve(&p->piece, TEXT_BYTES);
-    buf_reserve(&p->name, HEAD_BYTES_MAX);
-    buf_reserve(&p->raw, CALL_BYTES);
-    buf_reserve(&p->value, CALL_BYTES);
+    return buf_try_reserve(&p->in, TEXT_BYTES) && buf_try_reserve(&p->piece, TEXT_BYTES) &&
+           buf_try_reserve(&p->name, HEAD_BYTES_MAX) && buf_try_reserve(&p->raw, CALL_BYTES) &&
+           buf_try_reserve(&p->value, CALL_BYTES);
 }
 
 struct reply_parser *reply_open(bool in_thinking, reply_fn fn, void *arg)
 {
-    struct reply_parser *p = xcalloc(1, sizeof *p);
+    struct reply_parser *p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return NULL;
     p->fn = fn;
     p->arg = arg;
     p->in_thinking = in_thinking;
-    reserve(p);
+    if (!reserve(p))
+        reply_close(&p);
     return p;
 }
 

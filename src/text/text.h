@@ -194,7 +194,7 @@ struct reply_event {
 struct reply_parser;
 typedef void (*reply_fn)(void *arg, const struct reply_event *ev);
 
-/* in_thinking: the prompt ended with <think> (chat_prompt.in_thinking). */
+/* in_thinking: the prompt ended with <think> (chat_prompt.in_thinking). NULL: no memory. */
 struct reply_parser *reply_open(bool in_thinking, reply_fn fn, void *arg);
 /* bytes: decoded text of the model, control tokens as their literal text. */
 void reply_add(struct reply_parser *p, const char *bytes, size_t n);

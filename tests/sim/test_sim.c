@@ -1,6 +1,6 @@
 /* The real scheduler, cache and job handling over a device without mathematics, in seeded worlds: random arrivals that
- * share beginnings, conversations that go on, cancels, releases, deadlines, failing steps, few pages, few tails; a disk
- * tier over a disk that is slow, small, full, fails and forgets, restarts in order and by a kill.
+ * share beginnings, forks of running ones, conversations that go on, cancels, releases, deadlines, failing steps, few
+ * pages, few tails; a disk tier over a disk that is slow, small, full, fails and forgets, restarts in order and by a kill.
  *
  * After every round: each page's references are those of sequences and cache nodes, no more and no fewer; tails belong to
  * one node each; no job is starved; idle sequences hold nothing. At each job's end: its tokens are those of greedy
@@ -20,6 +20,7 @@ struct watched {
     struct ids prompt, got;
     int64_t max_tokens;
     bool cancelled, limited; /* may end early: by us; by a deadline */
+    struct job *forked_from; /* until the next round, which takes the fork in */
 };
 
 struct world {
@@ -36,13 +37,14 @@ struct world {
     int64_t context;
     bool faults;
     int long_replies; /* one in so many */
-    uint64_t n_submitted, n_ended, n_failed_steps, n_reused, n_refused;
+    uint64_t n_submitted, n_ended, n_failed_steps, n_reused, n_refused, n_forks, n_forks_beside, n_forks_at_once;
     struct totals *totals;
 };
 
 /* Of all worlds. */
 struct totals {
     uint64_t jobs, reused, put_back, evicted, failed, tails, restarts, disk_hits, loaded, saved, damaged, disk_errors;
+    uint64_t forks, forks_beside, forks_at_once;
 };
 
 static struct tokenizer *tokenizer;
@@ -85,11 +87,17 @@ static void make_prompt(struct world *w, struct ids *p)
         add_random(w, p, 1);
 }
 
+static struct watched *free_place(struct world *w)
+{
+    for (int i = 0; i < JOBS_MAX; i++)
+        if (w->jobs[i].job == NULL)
+            return &w->jobs[i];
+    return NULL;
+}
+
 static void submit(struct world *w)
 {
-    struct watched *x = NULL;
-    for (int i = 0; i < JOBS_MAX && x == NULL; i++)
-        x = w->jobs[i].job == NULL ? &w->jobs[i] : NULL;
+    struct watched *x = free_place(w);
     if (x == NULL)
         return;
     char user[2] = {(char)('a' + below(w, N_USERS)), 0};
@@ -123,10 +131,46 @@ static void forget(struct watched *x)
     *x = (struct watched){0};
 }
 
+static struct watched *any_job(struct world *w)
+{
+    int n = 0, at[JOBS_MAX];
+    for (int i = 0; i < JOBS_MAX; i++)
+        if (w->jobs[i].job != NULL)
+            at[n++] = i;
+    return n == 0 ? NULL : &w->jobs[at[below(w, n)]];
+}
+
+/* Up to three that go on from where one is. Its events are all taken, so what it has is known. */
+static void fork_some(struct world *w)
+{
+    const struct watched *from = any_job(w);
+    if (from == NULL || from->forked_from != NULL)
+        return;
+    for (int n = 1 + below(w, 3); n > 0; n--) {
+        struct watched *x = free_place(w);
+        struct err e = {0};
+        if (x == NULL)
+            return;
+        *x = (struct watched){.max_tokens = 1 + below(w, 60), .limited = from->limited, .forked_from = from->job};
+        if (engine_fork(from->job, 0, x->max_tokens, NULL, NULL, &x->job, &e) != HD_OK) {
+            MUST(w, e.code == HD_ENOMEM);
+            w->n_refused++;
+            *x = (struct watched){0};
+            return;
+        }
+        for (size_t i = 0; i < from->prompt.n; i++)
+            ids_add(&x->prompt, from->prompt.data[i]);
+        for (size_t i = 0; i < from->got.n; i++)
+            ids_add(&x->prompt, from->got.data[i]);
+        w->n_submitted++;
+        w->n_forks++;
+    }
+}
+
 static void disturb(struct world *w)
 {
-    struct watched *x = &w->jobs[below(w, JOBS_MAX)];
-    if (x->job == NULL)
+    struct watched *x = any_job(w);
+    if (x == NULL)
         return;
     if (below(w, 2) == 0) {
         engine_cancel(x->job);
@@ -280,9 +324,60 @@ static void check_engine(struct world *w, bool stepped)
     MUST(w, n_jobs == e->running.n + e->loading.n + e->waiting.n && n_refs == 0);
 }
 
+static bool runs(const struct engine *e, const struct job *j)
+{
+    for (int i = 0; i < e->running.n; i++)
+        if (e->running.at[i] == j)
+            return true;
+    return false;
+}
+
+static bool is_shared(const struct engine *e, const struct job *j, int64_t i)
+{
+    for (int k = 0; k < e->running.n; k++) {
+        const struct kv_seq *s = e->running.at[k]->seq;
+        if (e->running.at[k] != j && s != NULL && i < s->n_pages && s->pages[i] == j->seq->pages[i])
+            return true;
+    }
+    return false;
+}
+
+/* One that began beside the one it comes from has complete pages of that one (or of a third one with the same tokens) and its
+ * own copy of the last one. `decoded`: that one was decoding before, so there was a state to copy. */
+static void check_fork(struct world *w, struct watched *x, bool decoded)
+{
+    const struct engine *e = w->engine;
+    const struct job *j = x->job, *from = x->forked_from;
+    x->forked_from = NULL;
+    if (!runs(e, j) || !runs(e, from) || !decoded)
+        return;
+    int64_t n = (int64_t)x->prompt.n - 1, n_own = 0;
+    w->n_forks_beside++;
+    MUST(w, j->n_prompt == n + 1 && j->tokens.n >= x->prompt.n);
+    MUST(w, memcmp(j->tokens.data, x->prompt.data, x->prompt.n * sizeof *x->prompt.data) == 0);
+    if (generation_usage(j->gen)->reused_tokens != n)
+        return; /* no page was left for a copy: it goes on from the cache */
+    for (int64_t i = 0; i < j->seq->n_pages; i++)
+        n_own += !is_shared(e, j, i);
+    MUST(w, n_own <= (n % KV_PAGE_TOKENS != 0) + pages_of(j->n_fed) - pages_of(n));
+    w->n_forks_at_once++;
+}
+
+static void check_forks(struct world *w, const bool *decoded)
+{
+    for (int i = 0; i < JOBS_MAX; i++)
+        if (w->jobs[i].job != NULL && w->jobs[i].forked_from != NULL)
+            check_fork(w, &w->jobs[i], decoded[i]);
+}
+
 static void round_once(struct world *w)
 {
     uint64_t before = w->engine->n_steps;
+    bool decoded[JOBS_MAX];
+    for (int i = 0; i < JOBS_MAX; i++) {
+        const struct job *from = w->jobs[i].forked_from;
+        decoded[i] = from != NULL && runs(w->engine, from) && job_decodes(from);
+    }
     if (w->faults && below(w, 300) == 0)
         w->device.fail_code = below(w, 3) > 0 ? HD_ENOMEM : HD_EIO;
     w->n_failed_steps += w->device.fail_code != 0;
@@ -291,6 +386,7 @@ static void round_once(struct world *w)
     if (below(w, 8) == 0) /* as measured times may leave it */
         w->engine->budget.rows = below(w, 2) == 0 ? w->engine->budget.rows_max : 1 + below(w, w->engine->budget.rows_max);
     engine_round(w->engine);
+    check_forks(w, decoded);
     take_events(w);
     check_engine(w, w->engine->n_steps > before);
 }
@@ -402,6 +498,9 @@ static void close_world(struct world *w)
     w->totals->jobs += w->n_submitted;
     w->totals->reused += w->n_reused;
     w->totals->failed += w->n_failed_steps;
+    w->totals->forks += w->n_forks;
+    w->totals->forks_beside += w->n_forks_beside;
+    w->totals->forks_at_once += w->n_forks_at_once;
     fake_disk_free(&w->disk);
     for (int i = 0; i < N_TEXTS; i++)
         ids_free(&w->text[i]);
@@ -413,6 +512,8 @@ static void live(struct world *w, uint64_t steps)
     for (w->step = 0; w->step < steps; w->step++) {
         if (below(w, rate) == 0)
             submit(w);
+        if (below(w, 2 * rate) == 0)
+            fork_some(w);
         if (below(w, trouble) == 0)
             disturb(w);
         if (below(w, restarts) == 0)
@@ -526,12 +627,15 @@ int main(void)
            "evicted, %llu steps failed\n", (unsigned long long)n, (unsigned long long)steps, (unsigned long long)t.jobs,
            (unsigned long long)t.reused, (unsigned long long)t.put_back, (unsigned long long)t.evicted,
            (unsigned long long)t.tails, (unsigned long long)t.failed);
+    printf("# %llu forks, %llu began beside a decoding request, %llu of these at once from its pages\n",
+           (unsigned long long)t.forks, (unsigned long long)t.forks_beside, (unsigned long long)t.forks_at_once);
     printf("# disk: %llu restarts, %llu pages saved, %llu loaded, %llu requests served from it, %llu records damaged, "
            "%llu operations failed\n", (unsigned long long)t.restarts, (unsigned long long)t.saved,
            (unsigned long long)t.loaded, (unsigned long long)t.disk_hits, (unsigned long long)t.damaged,
            (unsigned long long)t.disk_errors);
     bool all_seen = t.reused > 0 && t.put_back > 0 && t.evicted > 0 && t.tails > 0 && t.failed > 0 && t.restarts > 0 &&
-                    t.disk_hits > 0 && t.damaged > 0 && t.disk_errors > 0;
+                    t.disk_hits > 0 && t.damaged > 0 && t.disk_errors > 0 && t.forks_at_once > 100 &&
+                    10 * t.forks_at_once > 9 * t.forks_beside;
     all_seen = all_seen || seed != 0;
     printf("%sok 1 - %s\n", all_seen ? "" : "not ", all_seen ? "simulated worlds" : "something never happened");
     return all_seen ? 0 : 1;

@@ -115,6 +115,58 @@ static void expect(const char *text, const struct gen_params *p, const char *wan
     buf_free(&l.text);
 }
 
+/* ---------------------------------------------------------------- one that goes on from another */
+
+/* At every token of the text: a second generation that follows says what the first one says from there on. */
+static void follow_everywhere(const char *text, const struct gen_params *p)
+{
+    struct ids ids = {0};
+    const int32_t eos[1] = {EOS};
+    assert_int_equal(tokenizer_encode(tokenizer, text, strlen(text), true, &ids, NULL), HD_OK);
+    ids_add(&ids, EOS);
+    for (size_t k = 0; k < ids.n; k++) {
+        struct log a = {0}, b = {0};
+        struct generation *g = generation_open(tokenizer, tokenizer_n_vocab(tokenizer), eos, 1, p, on_event, &a), *h;
+        bool more = true;
+        for (size_t i = 0; i < k && more; i++)
+            more = generation_accept(g, ids.data[i], NULL);
+        if (more) {
+            h = generation_again(g, 9, 1000, on_event, &b);
+            generation_follow(h, ids.data, (int64_t)k, 1000);
+            assert_int_equal(b.text.len, 0);
+            buf_free(&a.text);
+            a = (struct log){0};
+            for (size_t i = k; i < ids.n && more; i++) {
+                more = generation_accept(g, ids.data[i], NULL);
+                assert_int_equal(generation_accept(h, ids.data[i], NULL), more);
+            }
+            assert_string_equal(a.text.data, b.text.data);
+            assert_int_equal(a.usage.completion_tokens, b.usage.completion_tokens + (int64_t)k);
+            generation_close(&h);
+        }
+        generation_close(&g);
+        buf_free(&a.text);
+        buf_free(&b.text);
+    }
+    ids_free(&ids);
+}
+
+static void test_follow(void **state)
+{
+    (void)state;
+    static char *stops[] = {"END", "caf\xc3\xa9 au"};
+    struct gen_params p = params();
+    follow_everywhere("Hello caf\xc3\xa9 \xf0\x9f\x98\x80!", &p);
+    follow_everywhere("Hi.\n\n<\uff5cDSML\uff5ctool_calls>\n<\uff5cDSML\uff5cinvoke name=\"f\">\n"
+                      "<\uff5cDSML\uff5cparameter name=\"a\" string=\"true\">x < y</\uff5cDSML\uff5cparameter>\n"
+                      "</\uff5cDSML\uff5cinvoke>\n</\uff5cDSML\uff5ctool_calls>", &p);
+    p.stop = stops;
+    p.n_stop = 2;
+    follow_everywhere("one caf\xc3\xa9 a, two ENE, and END of it", &p);
+    p.in_thinking = true;
+    follow_everywhere("first END thought</think>then EN", &p);
+}
+
 /* ---------------------------------------------------------------- cases */
 
 static void test_content(void **state)
@@ -405,6 +457,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content),
+        cmocka_unit_test(test_follow),
         cmocka_unit_test(test_thinking),
         cmocka_unit_test(test_spelled_end),
         cmocka_unit_test(test_tools),

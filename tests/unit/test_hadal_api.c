@@ -397,6 +397,36 @@ static void test_little_memory(void **state)
     hadal_close(&h);
 }
 
+/* Forks with the seed of the first one say what that says, from where they parted; the first one goes on. */
+static void test_fork(void **state)
+{
+    hadal *h = *state;
+    static struct outcome parent, forks[2];
+    int32_t tokens[200];
+    hadal_request *r[3];
+    hadal_error e;
+    int n = random_prompt(tokens, 3, 200, hadal_vocabulary_size(h));
+    char *json = tokens_request(tokens, n, "\"seed\": 1, \"max_tokens\": 300, \"logprobs\": true, \"temperature\": 2");
+    r[2] = submit(h, json);
+    assert_int_equal(hadal_fork(r[2], 1, 0, NULL, NULL, &r[0], &e), HADAL_EARG);
+    assert_null(r[0]);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(hadal_fork(r[2], 1, 20, NULL, NULL, &r[i], &e), HADAL_OK);
+    for (int i = 0; i < 2; i++)
+        take_events(r[i], &forks[i]);
+    take_events(r[2], &parent);
+    assert_true(parent.n_tokens > 200);
+    for (int i = 0; i < 2; i++) {
+        int64_t from = forks[i].end.prompt_tokens - n;
+        assert_true(from >= 0 && from + 20 <= parent.n_tokens);
+        assert_int_equal(forks[i].n_tokens, 20);
+        assert_memory_equal(forks[i].tokens, parent.tokens + from, 20 * sizeof *tokens);
+    }
+    for (int i = 0; i < 3; i++)
+        hadal_release(&r[i]);
+    free(json);
+}
+
 static void test_cancel(void **state)
 {
     hadal *h = *state;
@@ -419,6 +449,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_equals_model, setup, teardown),
         cmocka_unit_test_setup_teardown(test_together, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reuse, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fork, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
         cmocka_unit_test(test_little_memory),
         cmocka_unit_test(test_state_dir),
