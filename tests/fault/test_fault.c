@@ -4,7 +4,8 @@
  * A run is a process of its own: it opens an engine over a cache folder that holds something, asks, closes, and asks again
  * without failures. Right: every reply has the right tokens or ends with a sentence; opening may refuse with a sentence;
  * small allocations that nothing can go on without end the process with the one sentence of base.h; those that a request
- * sizes never do: that request is refused or ends, and the others have the right tokens. Under
+ * sizes or its submission makes never do: that request is refused or ends, and the others, which run meanwhile, have the
+ * right tokens. Under
  * AddressSanitizer what is lost is found too. STRIDE=N tries every N-th call only (1: all; without it a few of each). */
 #include "engine/engine.h"
 #include "engine/job.h"
@@ -26,9 +27,10 @@
 
 /* ---------------------------------------------------------------- calls that fail */
 
-enum call { NO_CALL, ALLOCATION, REQUEST, READ, WRITE, OPENING, ALLOTTING, SYNC, LOCK, THREAD, RING, SUBMIT, COMPLETION,
+enum call { NO_CALL, ALLOCATION, REQUEST, SUBMITTING, READ, WRITE, OPENING, ALLOTTING, SYNC, LOCK, THREAD, RING, SUBMIT, COMPLETION,
             N_CALLS };
-static const char *const names[N_CALLS] = {"", "allocation", "allocation for a request", "pread", "pwrite", "open",
+static const char *const names[N_CALLS] = {"", "allocation", "allocation for a request",
+                                           "allocation of a submission beside others", "pread", "pwrite", "open",
                                            "fallocate", "fdatasync", "flock", "thread", "io_uring set-up",
                                            "io_uring submit", "io_uring completion"};
 
@@ -36,6 +38,7 @@ static enum call failing;
 static atomic_long countdown; /* the call that makes it 0 fails */
 static atomic_bool failed;
 static bool no_ring;
+static _Thread_local bool submitting;
 
 static bool fails(enum call c)
 {
@@ -56,7 +59,7 @@ static bool of_request(size_t n)
 
 static bool no_memory(size_t n)
 {
-    return fails(ALLOCATION) || (of_request(n) && fails(REQUEST));
+    return fails(ALLOCATION) || (of_request(n) && fails(REQUEST)) || (submitting && fails(SUBMITTING));
 }
 
 /* The linker sends the calls here (--wrap in the Makefile). */
@@ -69,7 +72,7 @@ WRAP(void *, malloc, size_t n)
 }
 WRAP(void *, calloc, size_t n, size_t size)
 {
-    return fails(ALLOCATION) ? NULL : __real_calloc(n, size);
+    return no_memory(n * size) ? NULL : __real_calloc(n, size);
 }
 WRAP(void *, realloc, void *p, size_t n)
 {
@@ -77,11 +80,11 @@ WRAP(void *, realloc, void *p, size_t n)
 }
 WRAP(void *, aligned_alloc, size_t align, size_t n)
 {
-    return fails(ALLOCATION) ? NULL : __real_aligned_alloc(align, n);
+    return no_memory(n) ? NULL : __real_aligned_alloc(align, n);
 }
 WRAP(int, posix_memalign, void **p, size_t align, size_t n)
 {
-    return fails(ALLOCATION) ? ENOMEM : __real_posix_memalign(p, align, n);
+    return no_memory(n) ? ENOMEM : __real_posix_memalign(p, align, n);
 }
 WRAP(ssize_t, pread, int fd, void *p, size_t n, off_t at)
 {
@@ -176,7 +179,9 @@ static struct job *submit(struct engine *e, int i, struct err *err)
     r.params.sampling.temperature = 0;
     for (int k = 0; k < N_TOKENS; k++)
         ids_add(&r.prompt, texts[i][k]);
+    submitting = true;
     engine_submit(e, &r, NULL, NULL, &j, err);
+    submitting = false;
     return j;
 }
 
@@ -208,6 +213,23 @@ static void wait_for_end(struct engine *e)
         nanosleep(&t, NULL);
 }
 
+/* All at once: what one is refused does nothing to those that run meanwhile. */
+static int use_together(struct engine *e)
+{
+    struct job *jobs[N_TEXTS];
+    int n_refused = 0, worst = RIGHT;
+    for (int i = 0; i < N_TEXTS; i++) {
+        struct err err = {0};
+        jobs[i] = submit(e, i, &err);
+        n_refused += jobs[i] == NULL;
+        worst = jobs[i] == NULL && err.msg[0] == '\0' ? SILENT : worst;
+    }
+    for (int i = 0; i < N_TEXTS; i++)
+        if (jobs[i] != NULL && check_reply(jobs[i], i) != RIGHT)
+            worst = WRONG;
+    return worst != RIGHT ? worst : n_refused > 1 ? WRONG : n_refused == 1 ? REFUSED : RIGHT;
+}
+
 static int use(struct fake_device *d)
 {
     struct engine *e = NULL;
@@ -215,7 +237,9 @@ static int use(struct fake_device *d)
     int worst = RIGHT;
     if (open_engine(&e, d, &err) != HD_OK)
         return err.msg[0] != '\0' && strchr(err.msg, '\n') == NULL ? REFUSED : SILENT;
-    for (int i = 0; i < N_TEXTS; i++) {
+    if (failing == SUBMITTING)
+        worst = use_together(e);
+    for (int i = 0; i < N_TEXTS && failing != SUBMITTING; i++) {
         struct job *j = submit(e, i, &err);
         if (i == 0 && j != NULL)
             wait_for_end(e);
@@ -304,7 +328,7 @@ static void sweep(int number, enum call c, long stride, bool plain)
             one(c, n, &t);
             most = n > most ? n : most;
         }
-    bool good = t.n_bad == 0 && most > 1 && (c != REQUEST || (t.n_ended == 0 && t.n_refused > 0));
+    bool good = t.n_bad == 0 && most > 1 && ((c != REQUEST && c != SUBMITTING) || (t.n_ended == 0 && t.n_refused > 0));
     printf("%sok %d - failing %s: %d right, %d refused with a sentence, %d ended with the sentence of no memory\n",
            good ? "" : "not ", number, names[c], t.n_right, t.n_refused, t.n_ended);
 }
