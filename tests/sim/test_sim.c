@@ -556,6 +556,7 @@ static void fair_take(struct fair_user *u)
             if (ev.kind != GEN_END)
                 continue;
             int64_t rows = ev.usage.prompt_tokens - ev.usage.reused_tokens + ev.usage.completion_tokens;
+            rows -= ev.finish == FINISH_LENGTH; /* the last token of such a reply is not run */
             u->served += (double)rows / u->weight;
             engine_release(&u->jobs[i].job);
         }
