@@ -1,5 +1,5 @@
 /* Speed of the kernels: thread CPU time, medians over rounds in which peaks and kernels alternate. */
-#include "check.h"
+#include "check_row.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 enum { ROUNDS = 7, SET_BYTES = 192 << 20 };
 
-static double cpu_seconds(void)
+double bench_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -25,7 +25,7 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static double median(double *v, int n)
+double bench_median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof *v, compare);
     return v[n / 2];
@@ -88,11 +88,11 @@ static void product_of(const struct bench_set *s, const struct il16 *m, int tile
 
 static double seconds_of(const struct bench_set *s, int n_use, fast_matmul_fn *fn, const struct fast_x *x, float *y)
 {
-    double t = cpu_seconds();
+    double t = bench_seconds();
     for (int i = 0; i < n_use; i++)
         for (int tile = 0; tile < s->m[i].n_tiles; tile += FAST_STRIP)
             product_of(s, &s->m[i], tile, fn, x, y);
-    return cpu_seconds() - t;
+    return bench_seconds() - t;
 }
 
 static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind kind, const char *name, int n, bool stored)
@@ -110,9 +110,9 @@ static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind ki
     void *mem = try_alloc(fast_x_bytes(l->fast, kind, n, cols));
     fast_x_init(&fx, l->fast, kind, n, cols, mem);
     fx.in_order = stored;
-    double pack = cpu_seconds();
+    double pack = bench_seconds();
     l->fast->pack(&fx, x, (size_t)cols, 0, n);
-    pack = cpu_seconds() - pack;
+    pack = bench_seconds() - pack;
     double best[ROUNDS], peak[ROUNDS], read[ROUNDS];
     int n_use = n == 1 ? s.n : n < 32 ? 4 : 1;
     for (int i = 0; i < ROUNDS; i++) {
@@ -120,8 +120,8 @@ static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind ki
         peak[i] = fast_peak_flops(l->isa) * 1e-9;
         best[i] = seconds_of(&s, n_use, fn, &fx, y) / n_use;
     }
-    double t = median(best, ROUNDS), bytes = (double)s.bytes / s.n, flops = 2.0 * n * rows * cols;
-    double rate = bytes / t * 1e-9, speed = flops / t * 1e-9, top_read = median(read, ROUNDS), top = median(peak, ROUNDS);
+    double t = bench_median(best, ROUNDS), bytes = (double)s.bytes / s.n, flops = 2.0 * n * rows * cols;
+    double rate = bytes / t * 1e-9, speed = flops / t * 1e-9, top_read = bench_median(read, ROUNDS), top = bench_median(peak, ROUNDS);
     printf("%-10s %-14s rows %4d  %7.2f GB/s (%.2f of read %5.1f)  %7.1f GFLOP/s (%.2f of fp32 peak %5.1f)  pack %.1f us\n",
            l->name, name, n, rate, rate / top_read, top_read, speed, speed / top, top, pack * 1e6);
     fflush(stdout);
@@ -135,6 +135,7 @@ static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind ki
 
 void bench_kernels(void)
 {
+    bench_rows();
     static const int rows[] = {1, 3, 12, 96};
     for (int l = 1; l < n_levels; l++)
         for (size_t i = 0; i < COUNT_OF(rows); i++) {
