@@ -69,7 +69,7 @@ typedef struct hadal hadal;
 
 typedef struct hadal_options {
     size_t size;            /* set by hadal_options_init */
-    const char *numerics;   /* "fast" (default), "reference" or "exact" */
+    const char *numerics;   /* "fast" (default), "reference", "exact" or "int8" */
     const char *isa;        /* instruction set of the CPU kernels; NULL: the best one */
     int threads;            /* 0: all usable CPUs */
     int step_tokens;        /* most tokens in one pass through the model; 0: 512 */

@@ -12,6 +12,7 @@ enum { BENCH_ROUNDS_MAX = 101, BENCH_LIST_MAX = 16 };
 struct bench_work {
     double bytes;              /* read from memory */
     double flops, index_flops; /* bf16 (fp32 without it) arithmetic; the indexer's int8 arithmetic */
+    double int8_flops;         /* of the routed experts in numerics int8 */
 };
 
 /* One speed. The roofline is the least time that the machine's measured peaks allow for the work: traffic and

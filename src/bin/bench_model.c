@@ -64,20 +64,31 @@ static void close_sequences(struct step_job *j)
     j->n = 0;
 }
 
-static struct bench_work decode_work(const struct plan *p, int batch, int64_t context)
+/* In numerics int8 the routed experts' products are of bytes. */
+static void count_int8(const struct step_job *j, const struct plan *p, int tokens, struct bench_work *w)
+{
+    if (model_numerics(j->m) != NUM_INT8)
+        return;
+    w->int8_flops = 2.0 * tokens * (double)p->part[PART_EXPERTS].active;
+    w->flops -= w->int8_flops;
+}
+
+static struct bench_work decode_work(const struct step_job *j, const struct plan *p, int batch, int64_t context)
 {
     if (p->cfg.n_layers == 0)
         return (struct bench_work){0};
     bool all = context / 4 <= p->cfg.index_topk; /* every entry is selected, so none is scored */
-    return (struct bench_work){.bytes = plan_step_bytes(p, batch, context),
-                               .flops = batch * (plan_linear_flops(p) + plan_attn_flops(p, context)),
-                               .index_flops = all ? 0 : batch * plan_index_flops(p, context)};
+    struct bench_work w = {.bytes = plan_step_bytes(p, batch, context),
+                           .flops = batch * (plan_linear_flops(p) + plan_attn_flops(p, context)),
+                           .index_flops = all ? 0 : batch * plan_index_flops(p, context)};
+    count_int8(j, p, batch, &w);
+    return w;
 }
 
 static int decode_row(struct bench *b, struct step_job *j, int batch, int64_t context, struct err *e)
 {
-    struct bench_task t = {.unit = "tokens/s", .per_call = batch, .work = decode_work(&j->plan, batch, context),
-                           .full = decode_work(&j->full, batch, context), .fn = decode_call, .arg = j,
+    struct bench_task t = {.unit = "tokens/s", .per_call = batch, .work = decode_work(j, &j->plan, batch, context),
+                           .full = decode_work(j, &j->full, batch, context), .fn = decode_call, .arg = j,
                            .context = context, .batch = batch};
     snprintf(t.name, sizeof t.name, "decode.ctx%lld.batch%d", (long long)context, batch);
     if (!bench_wants(b, t.name))
@@ -107,20 +118,21 @@ static int prefill_call(void *arg, struct err *e)
     return model_step(j->m, &it, 1, &r, e);
 }
 
-static struct bench_work prefill_work(const struct plan *p, int64_t depth, int chunk)
+static struct bench_work prefill_work(const struct step_job *j, const struct plan *p, int64_t depth, int chunk)
 {
     struct bench_work w = {0};
     if (p->cfg.n_layers == 0)
         return w;
     w.bytes = plan_step_bytes(p, chunk, 1);
     w.flops = plan_chunk_flops(p, depth, chunk, &w.index_flops);
+    count_int8(j, p, chunk, &w);
     return w;
 }
 
 static int prefill_row(struct bench *b, struct step_job *j, int chunk, int64_t depth, struct err *e)
 {
-    struct bench_task t = {.unit = "tokens/s", .per_call = chunk, .work = prefill_work(&j->plan, depth, chunk),
-                           .full = prefill_work(&j->full, depth, chunk), .reset = prefill_reset, .fn = prefill_call,
+    struct bench_task t = {.unit = "tokens/s", .per_call = chunk, .work = prefill_work(j, &j->plan, depth, chunk),
+                           .full = prefill_work(j, &j->full, depth, chunk), .reset = prefill_reset, .fn = prefill_call,
                            .arg = j, .context = depth, .chunk = chunk};
     int n = snprintf(t.name, sizeof t.name, "prefill.chunk%d", chunk);
     if (depth > 0)

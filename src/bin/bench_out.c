@@ -9,6 +9,11 @@ static double rate(double work, const struct bench_row *r)
     return r->seconds > 0 ? work / r->seconds * 1e-9 : 0;
 }
 
+static double operations(const struct bench_row *r)
+{
+    return r->work.flops + r->work.index_flops + r->work.int8_flops;
+}
+
 void bench_print_table(const struct bench *b)
 {
     printf("%s\n\n%-32s %12s %-9s %9s %7s %10s %9s %9s %11s\n", b->about, "", "", "", "roofline", "summed", "ms",
@@ -18,7 +23,7 @@ void bench_print_table(const struct bench *b)
         printf("%-32s %12.*f %-9s", r->name, r->value < 10 ? 3 : 1, r->value, r->unit);
         if (r->roofline >= 0)
             printf(" %8.2f  %7.2f %10.3f %9.1f %9.1f", r->roofline, r->roofline_sum, r->seconds * 1e3,
-                   rate(r->work.bytes, r), rate(r->work.flops + r->work.index_flops, r));
+                   rate(r->work.bytes, r), rate(operations(r), r));
         if (r->projected > 0)
             printf(" %11.3g", r->projected);
         printf("\n");
@@ -31,18 +36,18 @@ void bench_print_table(const struct bench *b)
 
 void bench_print_csv(const struct bench *b)
 {
-    printf("name,value,unit,roofline,roofline_sum,seconds,rounds,context,batch,chunk,bytes,flops,index_ops,gb_per_s,"
-           "gflop_per_s,projected_full_depth\n");
+    printf("name,value,unit,roofline,roofline_sum,seconds,rounds,context,batch,chunk,bytes,flops,index_ops,int8_ops,"
+           "gb_per_s,gflop_per_s,projected_full_depth\n");
     for (int i = 0; i < b->n_rows; i++) {
         const struct bench_row *r = &b->rows[i];
         printf("%s,%.6g,%s,", r->name, r->value, r->unit);
         if (r->roofline < 0) {
-            printf(",,,,,,,,,,,,\n");
+            printf(",,,,,,,,,,,,,\n");
             continue;
         }
-        printf("%.4f,%.4f,%.6g,%d,%lld,%d,%d,%.0f,%.0f,%.0f,%.4g,%.4g,", r->roofline, r->roofline_sum, r->seconds,
+        printf("%.4f,%.4f,%.6g,%d,%lld,%d,%d,%.0f,%.0f,%.0f,%.0f,%.4g,%.4g,", r->roofline, r->roofline_sum, r->seconds,
                r->rounds, (long long)r->context, r->batch, r->chunk, r->work.bytes, r->work.flops, r->work.index_flops,
-               rate(r->work.bytes, r), rate(r->work.flops + r->work.index_flops, r));
+               r->work.int8_flops, rate(r->work.bytes, r), rate(operations(r), r));
         if (r->projected > 0)
             printf("%.6g", r->projected);
         printf("\n");
@@ -73,9 +78,9 @@ static json_t *row_json(const struct bench *b, const struct bench_row *r)
                              (json_int_t)r->context, "batch", r->batch, "chunk", r->chunk);
     json_object_update(o, more);
     json_decref(more);
-    more = json_pack("{s:f, s:f, s:f, s:f, s:f}", "bytes", r->work.bytes, "flops", r->work.flops, "index_ops",
-                     r->work.index_flops, "gb_per_s", rate(r->work.bytes, r), "gflop_per_s",
-                     rate(r->work.flops + r->work.index_flops, r));
+    more = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "bytes", r->work.bytes, "flops", r->work.flops, "index_ops",
+                     r->work.index_flops, "int8_ops", r->work.int8_flops, "gb_per_s", rate(r->work.bytes, r), "gflop_per_s",
+                     rate(operations(r), r));
     json_object_update(o, more);
     json_decref(more);
     json_object_set_new(o, "peaks", peaks_json(r));

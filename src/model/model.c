@@ -287,8 +287,11 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
 
 /* ---------------------------------------------------------------- the device's own layout */
 
-static void pack(struct model *m, struct wmat *w)
+typedef void matrix_fn(void *arg, struct wmat *w);
+
+static void pack(void *arg, struct wmat *w)
 {
+    struct model *m = arg;
     if (w->data == NULL || !m->dev->ops->prepare(m->dev, w))
         return;
     size_t values = (size_t)w->rows * (size_t)w->cols;
@@ -296,17 +299,17 @@ static void pack(struct model *m, struct wmat *w)
     file_map_forget(w->data, values * (size_t)bits[w->format] / 8);
 }
 
-static void pack_layer(struct model *m, struct layer_ops *l)
+static void each_of_layer(const struct model *m, struct layer_ops *l, matrix_fn *fn, void *arg)
 {
     struct wmat *all[] = {&l->wq_a, &l->wq_b, &l->wkv, &l->wo_a, &l->wo_b, &l->gate, &l->comp_kv, &l->comp_gate,
                           &l->index_wq_b, &l->index_weights, &l->index_kv, &l->index_gate,
                           &l->shared.w1, &l->shared.w2, &l->shared.w3};
     for (size_t i = 0; i < COUNT_OF(all); i++)
-        pack(m, all[i]);
+        fn(arg, all[i]);
     for (int i = 0; i < m->w.cfg.n_experts; i++) {
-        pack(m, &l->experts[i].w1);
-        pack(m, &l->experts[i].w2);
-        pack(m, &l->experts[i].w3);
+        fn(arg, &l->experts[i].w1);
+        fn(arg, &l->experts[i].w2);
+        fn(arg, &l->experts[i].w3);
     }
 }
 
@@ -317,13 +320,42 @@ static int pack_weights(struct model *m, const struct progress *p, struct err *e
     for (int i = 0; i < n; i++) {
         if (progress_tell(p, "preparing weights", (uint64_t)i, (uint64_t)n + 1) != 0)
             return err_set(e, HD_ECANCELLED, "%s: opening was cancelled", m->w.ckpt.dir);
-        pack_layer(m, &m->layers[i]);
+        each_of_layer(m, &m->layers[i], pack, m);
     }
     pack(m, &m->head);
     pack(m, &m->mtp_e);
     pack(m, &m->mtp_h);
     progress_tell(p, "preparing weights", (uint64_t)n + 1, (uint64_t)n + 1);
     return m->dev->ops->sync(m->dev, e);
+}
+
+struct fp4_count {
+    int all, unpacked;
+};
+
+static void count_fp4(void *arg, struct wmat *w)
+{
+    struct fp4_count *n = arg;
+    n->all += w->format == W_FP4;
+    n->unpacked += w->format == W_FP4 && w->packed == NULL;
+}
+
+/* Numerics int8 are those of the kernels on the device's layout: a model that would run without them is refused, rather
+ * than run as if it had been asked for other numerics. */
+static int check_int8(struct model *m, struct err *e)
+{
+    struct fp4_count n = {0};
+    if (m->numerics != NUM_INT8)
+        return HD_OK;
+    for (int i = 0; i < m->w.cfg.n_layers + m->n_drafter; i++)
+        each_of_layer(m, &m->layers[i], count_fp4, &n);
+    if (n.all == 0)
+        return err_set(e, HD_EUNSUPPORTED, "%s: numerics int8 is for FP4 weights, and no layer of this model has any; use "
+                       "fast", m->w.ckpt.dir);
+    if (n.unpacked > 0)
+        return err_set(e, HD_EUNSUPPORTED, "%s: numerics int8 needs FP4 weights with E8M0 scales above 2^-127, and %d "
+                       "matrices have others; use fast", m->w.ckpt.dir, n.unpacked);
+    return HD_OK;
 }
 
 /* ---------------------------------------------------------------- open, close */
@@ -343,8 +375,8 @@ static int refuse_if_too_large(const struct model *m, const struct model_options
  * read first, since they decide; data are checked unless a file of packed weights was made from checked ones. */
 static int load(struct model *m, const char *dir, const struct model_options *o, const struct progress *p, struct err *e)
 {
-    if (o->packed_file != NULL && (o->native || o->pack_in_memory || o->numerics != NUM_FAST))
-        return err_set(e, HD_EARG, "%s: a file of packed weights is for fast numerics and the packed layout only",
+    if (o->packed_file != NULL && (o->native || o->pack_in_memory || !numerics_fast(o->numerics)))
+        return err_set(e, HD_EARG, "%s: a file of packed weights is for fast and int8 numerics and the packed layout only",
                        o->packed_file);
     int rc = weights_open(&m->w, dir, false, p, e);
     if (rc == HD_OK)
@@ -352,7 +384,7 @@ static int load(struct model *m, const char *dir, const struct model_options *o,
     if (rc != HD_OK)
         return rc;
     bool file = o->packed_file != NULL || (!o->pack_in_memory && m->w.ckpt.total_bytes >= PACKED_FROM_BYTES);
-    if (file && o->numerics == NUM_FAST && !o->native)
+    if (file && numerics_fast(o->numerics) && !o->native)
         return packed_get(&m->packed, &m->w, m->dev, dir, o, p, e);
     if (!o->check_data)
         return HD_OK;
@@ -366,7 +398,7 @@ int model_open(struct model **out, const char *dir, const struct model_options *
     *out = NULL;
     struct model *m = xcalloc(1, sizeof *m);
     m->numerics = o->numerics;
-    m->stays_stored = o->native || o->numerics != NUM_FAST;
+    m->stays_stored = o->native || !numerics_fast(o->numerics);
     m->max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
     struct dev_options d = {o->numerics, o->n_threads, o->isa, o->native};
     int rc = dev_open_cpu(&m->dev, &d, e);
@@ -379,6 +411,8 @@ int model_open(struct model **out, const char *dir, const struct model_options *
         rc = prepare(m, o, e);
     if (rc == HD_OK && m->packed.size == 0)
         rc = pack_weights(m, p, e);
+    if (rc == HD_OK)
+        rc = check_int8(m, e);
     if (rc != HD_OK) {
         model_close(&m);
         return rc;

@@ -111,6 +111,17 @@ static float scale_down(float x, int e)
     return e >= -126 && e <= 126 ? x * pow2f(-e) : ldexpf(x, -e);
 }
 
+float int8_quant(const float *x, int n, int8_t *codes)
+{
+    float amax = 0;
+    for (int i = 0; i < n; i++)
+        amax = isfinite(x[i]) ? fmaxf(amax, fabsf(x[i])) : INFINITY;
+    int in_range = amax >= 0x1p-100f && isfinite(amax);
+    for (int i = 0; i < n; i++)
+        codes[i] = in_range ? (int8_t)rintf(x[i] * (127.0f / amax)) : 0;
+    return in_range ? amax / 127.0f : amax < 1 ? 0 : NAN;
+}
+
 int act_quant(const float *x, int n, uint8_t *codes)
 {
     int e = act_quant_exponent(abs_max(x, n));

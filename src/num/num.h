@@ -64,6 +64,11 @@ uint8_t e2m1_from_f32(float x); /* nearest even, saturating at +-6 */
 
 /* ---- block quantisers. They return the scale exponent e; the scale is 2^e and the stored byte e+127. */
 
+/* INT8 activation quantiser of numerics int8 (ours, not DeepSeek's): code = the integer nearest to x * (127 / amax), ties
+ * to even, products in fp32; returns the scale amax / 127. amax below 2^-100: scale 0 and codes 0; a NaN or an infinity
+ * among the values: scale NaN and codes 0. */
+float int8_quant(const float *x, int n, int8_t *codes);
+
 /* FP8 activation quantiser: amax = max(|x|, 1e-4), e = ceil(log2(amax/448)), code = e4m3(x / 2^e).
  * x is rounded to bf16 by the caller where the recipe says so. codes may be NULL. */
 int act_quant_exponent(float amax);

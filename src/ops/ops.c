@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static const char *const names[] = {"exact", "reference", "fast"};
+static const char *const names[] = {"exact", "reference", "fast", "int8"};
 
 const char *numerics_name(enum numerics n)
 {
@@ -17,5 +17,5 @@ int numerics_parse(const char *name, enum numerics *out, struct err *e)
             return HD_OK;
         }
     }
-    return err_set(e, HD_EARG, "numerics: '%s' is not one of exact, reference, fast", name);
+    return err_set(e, HD_EARG, "numerics: '%s' is not one of exact, reference, fast, int8", name);
 }

@@ -103,7 +103,7 @@ static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind ki
     struct bench_set s;
     s.k = l->fast;
     set_open(&s, &w, stored);
-    fast_matmul_fn *fn = f == W_FP4 ? l->fast->fp4 : f == W_FP8 ? l->fast->fp8 : f == W_BF16 ? l->fast->bf16 : l->fast->f32;
+    fast_matmul_fn *fn = fast_matmul_of(l->fast, f, kind);
     float *x = xcalloc((size_t)n * (size_t)cols, sizeof *x), *y = xcalloc((size_t)n * (size_t)rows, sizeof *y);
     fill_activations(&r, DATA_NORMAL, x, n * cols);
     struct fast_x fx;
@@ -140,6 +140,7 @@ void bench_kernels(void)
     for (int l = 1; l < n_levels; l++)
         for (size_t i = 0; i < COUNT_OF(rows); i++) {
             bench_one(&levels[l], W_FP4, FX_DIGITS, "fp4", rows[i], false);
+            bench_one(&levels[l], W_FP4, FX_INT8, "fp4 int8", rows[i], false);
             bench_one(&levels[l], W_FP8, FX_CODES, "fp8", rows[i], false);
             bench_one(&levels[l], W_BF16, FX_BF16, "bf16", rows[i], false);
             bench_one(&levels[l], W_F32, FX_PLAIN, "f32", rows[i], false);

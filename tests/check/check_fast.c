@@ -31,14 +31,11 @@ struct product {
     char text[240];
 };
 
-static fast_matmul_fn *matmul_of(const struct fast_kern *k, enum wformat f)
-{
-    return f == W_FP4 ? k->fp4 : f == W_FP8 ? k->fp8 : f == W_BF16 ? k->bf16 : k->f32;
-}
-
 static const char *kernel_name(enum wformat f, enum fast_x_kind kind)
 {
-    return f == W_FP4 ? "fp4" : f == W_FP8 ? (kind == FX_CODES ? "fp8" : "fp8 without activation quantisation")
+    if (f == W_FP4)
+        return kind == FX_INT8 ? "fp4 with int8 activations" : "fp4";
+    return f == W_FP8 ? (kind == FX_CODES ? "fp8" : "fp8 without activation quantisation")
                               : f == W_BF16 ? "bf16" : "f32";
 }
 
@@ -62,7 +59,7 @@ static bool run_product(struct product *p, const struct fast_kern *k, enum guard
 {
     int rows = p->packed.n_tiles * 16;
     p->k = k;
-    p->fn = matmul_of(k, p->w.format);
+    p->fn = fast_matmul_of(k, p->w.format, p->kind);
     p->ldy = (size_t)rows;
     guard_open(&p->x_mem, fast_x_bytes(k, p->kind, p->n, p->w.cols), side);
     guard_open(&p->y_mem, (size_t)p->n * (size_t)rows * sizeof(float), side);
@@ -85,12 +82,18 @@ static bool run_product(struct product *p, const struct fast_kern *k, enum guard
     return ok;
 }
 
-/* The activation as the recipe wants it: quantised in blocks of 128 for FP8 and FP4 weights. */
+/* The activation as the recipe wants it: quantised in blocks of 128 for FP8 and FP4 weights, of 32 in numerics int8. */
 static void recipe_activations(const struct product *p, int i, float *x)
 {
     memcpy(x, p->x + (size_t)i * (size_t)p->w.cols, (size_t)p->w.cols * sizeof *x);
     for (int b = 0; b < p->w.cols && (p->kind == FX_CODES || p->kind == FX_DIGITS); b += 128)
         act_quant_sim(x + b, p->w.cols - b < 128 ? p->w.cols - b : 128);
+    for (int b = 0; b < p->w.cols && p->kind == FX_INT8; b += 32) {
+        int8_t codes[32];
+        float scale = int8_quant(x + b, 32, codes);
+        for (int k = 0; k < 32; k++)
+            x[b + k] = (float)codes[k] * scale;
+    }
 }
 
 /* Every output within the error of its own sum: an fp32 sum of K products errs by at most (K+1) 2^-24 sum|w x| (Higham,
@@ -156,16 +159,22 @@ static bool alone_equals_batch(struct product *p, const struct fast_kern *k, con
     return ok;
 }
 
+/* Integers are summed exactly, in any order: FP4 products have the same bits at every level. */
+static bool has_one_result(const struct product *p, const struct level *l)
+{
+    return l->same_bits || p->w.format == W_FP4;
+}
+
 static bool level_passes(struct product *p, const struct level *l, const float *truth, float *y)
 {
     for (int side = GUARD_AFTER; side <= GUARD_BEFORE; side++) {
         if (!run_product(p, l->fast, (enum guard_side)side, y))
             return false;
-        if (l->same_bits && !equal_bits(p, y, truth, p->n, "by definition"))
+        if (has_one_result(p, l) && !equal_bits(p, y, truth, p->n, "by definition"))
             return false;
     }
     /* What has the reference level's bits is within its bound too. */
-    bool bounded = (l->same_bits && l != &levels[0]) || within_bound(p, y);
+    bool bounded = (has_one_result(p, l) && l != &levels[0]) || within_bound(p, y);
     return bounded && alone_equals_batch(p, l->fast, y);
 }
 
@@ -238,10 +247,11 @@ static void check_kernel(enum wformat f, enum fast_x_kind kind, bool as_stored, 
 void check_fast_kernels(void)
 {
     static const struct { enum wformat f; enum fast_x_kind kind; } kernels[] = {
-        {W_FP4, FX_DIGITS}, {W_FP8, FX_CODES}, {W_FP8, FX_SCALED}, {W_BF16, FX_BF16}, {W_F32, FX_PLAIN}};
+        {W_FP4, FX_DIGITS}, {W_FP4, FX_INT8}, {W_FP8, FX_CODES}, {W_FP8, FX_SCALED}, {W_BF16, FX_BF16}, {W_F32, FX_PLAIN}};
     for (int l = 0; l < n_levels; l++)
         for (size_t i = 0; i < COUNT_OF(kernels); i++)
-            if (l == 0 || matmul_of(levels[l].fast, kernels[i].f) != matmul_of(levels[l - 1].fast, kernels[i].f)) {
+            if (l == 0 || fast_matmul_of(levels[l].fast, kernels[i].f, kernels[i].kind) !=
+                              fast_matmul_of(levels[l - 1].fast, kernels[i].f, kernels[i].kind)) {
                 check_kernel(kernels[i].f, kernels[i].kind, false, &levels[l]);
                 check_kernel(kernels[i].f, kernels[i].kind, true, &levels[l]);
             }

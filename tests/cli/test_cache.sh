@@ -25,6 +25,8 @@ report 'a new process goes on from disk' "$([ "$(reused)" -ge 256 ] || cat "$tap
 report 'with the same answer' "$(head -n 1 "$tap_dir/fresh" | grep -q -F -x -f - "$tap_out" || cat "$tap_out")"
 chat "$tap_dir/in" --cache-dir "$D" --numerics reference
 report 'other numerics use none of it' "$([ "$(reused)" = 0 ] || cat "$tap_out")"
+chat "$tap_dir/in" --cache-dir "$D" --numerics int8
+report 'nor does int8 use what fast left' "$([ "$(reused)" = 0 ] || cat "$tap_out")"
 report 'and say why' "$(grep -q 'belongs to another model or other numerics: skipped' "$tap_err" || cat "$tap_err")"
 
 # Killed in the middle of a conversation: what its first turn computed is there.

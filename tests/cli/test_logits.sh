@@ -31,7 +31,7 @@ check 'ids from a file' 'o == p' "$tap_dir/all"
 run "$HADAL" logits -m $M --tokens '0 5, 17 301 44 900 23 8 77 1234 6 2000' --positions all --json
 check 'ids with spaces' 'o == p' "$tap_dir/all"
 
-for n in exact reference; do
+for n in exact reference int8; do
     run "$HADAL" logits -m $M --tokens $T --positions all --json --numerics $n
     cp "$tap_out" "$tap_dir/$n"
     run "$HADAL" logits -m $M --tokens $T --positions all --json --numerics $n --chunk 3 --threads 1
@@ -39,6 +39,10 @@ for n in exact reference; do
 done
 run "$HADAL" logits -m $M --tokens $T --positions all --json --numerics exact
 check 'exact is not reference' 'o["logits"] != p["logits"]' "$tap_dir/reference"
+run "$HADAL" logits -m $M --tokens $T --positions all --json --numerics fast
+check 'fast is not int8' 'o["logits"] != p["logits"]' "$tap_dir/int8"
+run "$HADAL" logits -m $M --tokens $T --positions all --json --numerics int8 --layout native
+check 'int8: the stored layout gives the same numbers' 'o == p' "$tap_dir/int8"
 
 run "$HADAL" logits -m $M --tokens $T --positions 0,10,11 --mtp --json
 check 'MTP rows, none for the last position' \

@@ -75,7 +75,7 @@ check 'logprobs: the bytes are the reply' \
     'bytes(b for t in o["logprobs"] for b in t["bytes"]).decode(errors="replace").startswith(o["content"][:8])'
 hrun -p 'Who are you?' $HOT 5 --logprobs
 same 'logprobs leave the reply as it is' "$tap_dir/five"
-for n in exact reference; do
+for n in exact reference int8; do
     hrun -p 'Who are you?' --temperature 0 --numerics $n
     report "--numerics $n runs" "$([ "$rc" -eq 0 ] && [ -s "$tap_out" ] || cat "$tap_err")"
 done

@@ -118,6 +118,12 @@ static int setup_fast(void **st)
     return 0;
 }
 
+static int setup_int8(void **st)
+{
+    *st = world_open("q-tiny", NUM_INT8);
+    return 0;
+}
+
 static int teardown(void **st)
 {
     world_close(*st);
@@ -190,7 +196,7 @@ static void test_threads_and_isa(void **st)
         kv_seq_close(&s);
         model_close(&m);
     }
-    for (int isa = ISA_REF; isa <= (int)cpu_isa_best() && n != NUM_FAST; isa++) {
+    for (int isa = ISA_REF; isa <= (int)cpu_isa_best() && !numerics_fast(n); isa++) {
         struct err e = {0};
         enum cpu_isa level;
         if (cpu_isa_parse(cpu_isa_name((enum cpu_isa)isa), &level, &e) != HD_OK)
@@ -530,5 +536,6 @@ int main(void)
     int bad = cmocka_run_group_tests_name("exact, f32-tiny", tests, setup_exact, teardown);
     bad += cmocka_run_group_tests_name("reference, q-tiny", tests, setup_reference, teardown);
     bad += cmocka_run_group_tests_name("fast, q-tiny", tests, setup_fast, teardown);
+    bad += cmocka_run_group_tests_name("int8, q-tiny", tests, setup_int8, teardown);
     return bad;
 }

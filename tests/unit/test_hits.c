@@ -89,6 +89,12 @@ static void test_fast(void **state)
     check_numerics(NUM_FAST, COUNT_OF(lengths));
 }
 
+static void test_int8(void **state)
+{
+    (void)state;
+    check_numerics(NUM_INT8, COUNT_OF(lengths));
+}
+
 static void test_reference(void **state)
 {
     (void)state;
@@ -108,6 +114,7 @@ int main(void)
         text[i] = 300 + (int32_t)rng_below(&rng, 3000);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fast),
+        cmocka_unit_test(test_int8),
         cmocka_unit_test(test_reference),
         cmocka_unit_test(test_exact),
     };

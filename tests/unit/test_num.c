@@ -222,6 +222,29 @@ static void act_quant_vector(void **state)
         assert_same(x[i], ldexp(e4m3_formula(want[i]), -4));
 }
 
+/* Ties to even, the ends of the range, blocks that have no scale. */
+static void int8_quant_vector(void **state)
+{
+    (void)state;
+    float x[6] = {127, -127, 0.5f, 1.5f, -2.5f, 0.49f};
+    int8_t codes[6];
+    static const int8_t want[6] = {127, -127, 0, 2, -2, 0}, zeros[6] = {0};
+    assert_true(int8_quant(x, 6, codes) == 1);
+    assert_memory_equal(codes, want, sizeof want);
+    for (uint32_t i = 0; i < 190000; i++) { /* the largest magnitude is always 127 steps */
+        float amax = f32_from_bits(0x0d800000u + i * 9973u), pair[2] = {amax, -amax};
+        assert_true(int8_quant(pair, 2, codes) == amax / 127.0f);
+        assert_true(codes[0] == 127 && codes[1] == -127);
+    }
+    x[0] = INFINITY;
+    assert_true(isnan(int8_quant(x, 6, codes)));
+    assert_memory_equal(codes, zeros, sizeof zeros);
+    x[0] = NAN;
+    assert_true(isnan(int8_quant(x, 6, codes)));
+    float small[2] = {0x1p-101f, 0};
+    assert_true(int8_quant(small, 2, codes) == 0 && codes[0] == 0);
+}
+
 static void fp4_quant_vector(void **state)
 {
     (void)state;
@@ -292,6 +315,7 @@ int main(void)
         cmocka_unit_test(e4m3_spot_values),
         cmocka_unit_test(act_quant_exponent_all_bf16),
         cmocka_unit_test(act_quant_vector),
+        cmocka_unit_test(int8_quant_vector),
         cmocka_unit_test(fp4_quant_vector),
         cmocka_unit_test(simulation_is_exact_in_bf16),
         cmocka_unit_test(simulation_of_the_largest),

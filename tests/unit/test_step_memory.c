@@ -234,6 +234,7 @@ static void test_model(void **state)
     (void)state;
     try_model(NUM_FAST, false);
     try_model(NUM_FAST, true);
+    try_model(NUM_INT8, false);
     try_model(NUM_REFERENCE, false);
     try_model(NUM_EXACT, false);
 }

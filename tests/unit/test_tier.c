@@ -114,19 +114,28 @@ static void test_exact(void **state)
     check_numerics(NUM_EXACT, 2);
 }
 
+static void test_int8(void **state)
+{
+    (void)state;
+    check_numerics(NUM_INT8, 2);
+}
+
 /* State of other numerics is another model's. */
 static void test_other_numerics(void **state)
 {
     (void)state;
+    static const enum numerics others[] = {NUM_REFERENCE, NUM_INT8};
     struct reply_bits r;
     scratch_make_on_disk();
     struct engine *e = open_tiny(NUM_FAST, scratch_dir());
     reply_bits_take(submit(e, "a", text, 300, 0, 1), &r);
     engine_close(&e);
-    e = open_tiny(NUM_REFERENCE, scratch_dir());
-    reply_bits_take(submit(e, "a", text, 300, 0, 1), &r);
-    assert_int_equal(r.reused, 0);
-    engine_close(&e);
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        e = open_tiny(others[i], scratch_dir());
+        reply_bits_take(submit(e, "a", text, 300, 0, 1), &r);
+        assert_int_equal(r.reused, 0);
+        engine_close(&e);
+    }
     e = open_tiny(NUM_FAST, scratch_dir());
     reply_bits_take(submit(e, "a", text, 300, 0, 1), &r);
     assert_int_equal(r.reused, 256);
@@ -260,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_fast),
         cmocka_unit_test(test_reference),
         cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_int8),
         cmocka_unit_test(test_other_numerics),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -148,7 +148,7 @@ int dev_open_cpu(struct dev **d, const struct dev_options *o, struct err *e)
     c->row = row_kern_for(o->isa);
     c->tile = attn_kern_for(o->isa);
     c->native = o->native;
-    if (o->numerics == NUM_FAST)
+    if (numerics_fast(o->numerics))
         c->fast = fast_kern_for(o->isa);
     int rc = pool_open(&c->pool, o->n_threads, e);
     if (rc != HD_OK) {

@@ -22,7 +22,7 @@ struct cpu_dev {
     struct scratch *per_thread; /* [threads], sized by reserve; without it grown to the largest need seen */
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
     struct err first_error;
-    /* the fast path (NUM_FAST) */
+    /* the fast path (NUM_FAST, NUM_INT8) */
     const struct fast_kern *fast; /* NULL: all operations run on the portable kernels */
     struct fast_store *store;     /* memory of the packed weights */
     struct scratch packed_x;      /* packed activations of an operation */

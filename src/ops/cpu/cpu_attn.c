@@ -152,7 +152,7 @@ static struct softmax_state head_state(const struct attn_tile *t, int k)
 
 static bool uses_tiles(const struct cpu_dev *c, int heads, int head_dim)
 {
-    return c->base.numerics == NUM_FAST && head_dim % 32 == 0 && heads % ATTN_HEADS == 0;
+    return numerics_fast(c->base.numerics) && head_dim % 32 == 0 && heads % ATTN_HEADS == 0;
 }
 
 /* Of a thread: queries of the tiles and a block of keys, or all keys. Shared: all keys. */

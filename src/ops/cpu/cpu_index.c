@@ -63,7 +63,7 @@ static void score_decoded(const struct index_job *j, const struct index_row *r, 
                           float *score)
 {
     const struct op_index_select *o = j->o;
-    bool tiles = j->c->base.numerics == NUM_FAST && o->heads % ATTN_HEADS == 0 && o->dim % 32 == 0;
+    bool tiles = numerics_fast(j->c->base.numerics) && o->heads % ATTN_HEADS == 0 && o->dim % 32 == 0;
     for (int i = 0; i < n; i++)
         kv_index_get(&o->dims, at + (size_t)i * o->dims.index_bytes, key + i * o->dim);
     if (tiles)

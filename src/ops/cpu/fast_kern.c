@@ -21,13 +21,26 @@ const struct fast_kern *fast_kern_for(enum cpu_isa isa)
     return k;
 }
 
-enum fast_x_kind fast_x_kind_of(enum wformat f, bool no_act_quant)
+enum fast_x_kind fast_x_kind_of(enum numerics n, enum wformat f, bool no_act_quant)
 {
     if (f == W_FP4)
-        return FX_DIGITS;
+        return n == NUM_INT8 ? FX_INT8 : FX_DIGITS;
     if (f == W_FP8)
         return no_act_quant ? FX_SCALED : FX_CODES;
     return f == W_BF16 ? FX_BF16 : FX_PLAIN;
+}
+
+fast_matmul_fn *fast_matmul_of(const struct fast_kern *k, enum wformat f, enum fast_x_kind kind)
+{
+    if (f == W_FP4)
+        return kind == FX_INT8 ? k->fp4_int8 : k->fp4;
+    return f == W_FP8 ? k->fp8 : f == W_BF16 ? k->bf16 : k->f32;
+}
+
+/* Columns go by groups of 32, with a scale and sums of their own. */
+static bool has_groups(enum fast_x_kind kind)
+{
+    return kind == FX_DIGITS || kind == FX_INT8;
 }
 
 static size_t round_64(size_t n)
@@ -37,14 +50,14 @@ static size_t round_64(size_t n)
 
 static int columns_of(enum fast_x_kind kind, int cols)
 {
-    int to = kind == FX_DIGITS ? 32 : 8;
+    int to = has_groups(kind) ? 32 : 8;
     return (cols + to - 1) / to * to;
 }
 
 static size_t data_bytes(enum fast_x_kind kind, int n, int cols)
 {
     size_t values = (size_t)n * (size_t)columns_of(kind, cols);
-    return round_64(kind == FX_DIGITS ? values * 2 : values * 4);
+    return round_64(kind == FX_INT8 ? values : kind == FX_DIGITS ? values * 2 : values * 4);
 }
 
 static size_t scale_bytes(int n, int cols)
@@ -54,7 +67,7 @@ static size_t scale_bytes(int n, int cols)
 
 static size_t group_bytes(enum fast_x_kind kind, int n, int cols)
 {
-    return kind == FX_DIGITS ? round_64((size_t)n * (size_t)(columns_of(kind, cols) / 32) * sizeof(struct fast_group)) : 0;
+    return has_groups(kind) ? round_64((size_t)n * (size_t)(columns_of(kind, cols) / 32) * sizeof(struct fast_group)) : 0;
 }
 
 static size_t rest_bytes(enum fast_x_kind kind, int n, int cols)

@@ -1,4 +1,4 @@
-/* Micro-kernels of the fast path (NUM_FAST): matrices in the il16 layout times activations, one table a level.
+/* Micro-kernels of the fast path (NUM_FAST, NUM_INT8): matrices in the il16 layout times activations, one table a level.
  *
  * The result is defined here, not by a level: for every output
  *
@@ -6,6 +6,7 @@
  *
  * FP8, BF16, F32: a block is 128 columns and dot_b an fp32 chain of fused multiply-adds in ascending column order.
  * FP4: a block is 32 columns and dot_b the exact integer sum of (2 e2m1) x (512 e4m3), rounded once to fp32.
+ * FP4 in numerics int8: a block is 32 columns and dot_b the exact integer sum of (2 e2m1) x (int8 code).
  * scale_b is the weight scale times the activation scale. So every level but the bf16 dot-product one gives the same
  * bits, and a row's result does not depend on the other rows, on the tile it falls in, or on threads. The bf16 level sums
  * dot_b in pairs, in the same order for any number of rows.
@@ -22,6 +23,7 @@ enum fast_x_kind {
     FX_CODES,  /* FP8 weights: e4m3 codes of blocks of 128 (act_quant), times 2^118 in the fp32 levels */
     FX_SCALED, /* FP8 weights without activation quantisation: bf16 values, scaled in blocks in the fp32 levels */
     FX_DIGITS, /* FP4 weights: e4m3 codes times 512 as two signed bytes, and a rest where they do not suffice */
+    FX_INT8,   /* FP4 weights in numerics int8: codes of int8_quant in blocks of 32 columns, a signed byte each */
     FX_KINDS,
 };
 
@@ -30,7 +32,7 @@ enum fast_x_kind {
  * signed bytes; rest is 0..7. When no column has one, 2^s goes into the scale and shift is 0, else shift is s. Weight codes
  * are stored with offset 12, so sums begin at start: -12 times the sum of d0, d1 or rest, as the level adds. */
 struct fast_group {
-    float scale; /* of the block of 128 */
+    float scale; /* of the block of 128; FX_INT8: half of that of the 32 columns, whose only digit is the code */
     int32_t start[3];
     int32_t shift;
 };
@@ -43,10 +45,11 @@ struct fast_x {
     bool resume;   /* one row only: sums begin with what y holds, not with 0 */
     bool in_order; /* for weights that are: the digit words are of columns 0,2,4,6 and 1,3,5,7; set before packing */
     /* fp32: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][d0, d1][2]: of columns
-     * 0,4,1,5 and 2,6,3,7 of the eight. The bf16 level: bf16 pairs [tiles][cols_padded/2][m]. */
+     * 0,4,1,5 and 2,6,3,7 of the eight. FX_INT8: the same [tiles][cols_padded/8][m][2]. The bf16 level:
+     * bf16 pairs [tiles][cols_padded/2][m]. */
     void *data;
-    float *scale; /* [n][n_blocks] of the block; unused in FX_PLAIN, FX_BF16 and FX_DIGITS */
-    struct fast_group *group; /* FX_DIGITS [n][cols_padded/32] */
+    float *scale; /* [n][n_blocks] of the block; unused in FX_PLAIN, FX_BF16, FX_DIGITS and FX_INT8 */
+    struct fast_group *group; /* FX_DIGITS, FX_INT8 [n][cols_padded/32] */
     int32_t *rest;            /* FX_DIGITS [n][cols_padded/8][2], set where the group has a shift */
 };
 
@@ -79,6 +82,7 @@ struct fast_kern {
      * fast_x_init set). Rows are independent. */
     void (*pack)(struct fast_x *out, const float *x, size_t ldx, int first, int last);
     fast_matmul_fn *fp4, *fp8, *bf16, *f32;
+    fast_matmul_fn *fp4_int8; /* FP4 weights, FX_INT8 */
     /* Query heads [heads][dim] of FP4 values and their weights into q, whose arrays the caller placed. False: a head's
      * exponents are too far apart, q is unusable. dim is a multiple of 32. */
     bool (*pack_query)(struct fast_query *q, const float *values, const float *weights);
@@ -102,7 +106,8 @@ size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int
 void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem);
 /* The columns of a single row from col0 (a multiple of IL16_BLOCK) on, n_cols of them, as an x of their own. */
 void fast_x_columns(struct fast_x *part, const struct fast_kern *k, const struct fast_x *x, int col0, int n_cols);
-/* The kind of activations that weights of a format take. */
-enum fast_x_kind fast_x_kind_of(enum wformat f, bool no_act_quant);
+/* The kind of activations that weights of a format take, and the product of both. */
+enum fast_x_kind fast_x_kind_of(enum numerics n, enum wformat f, bool no_act_quant);
+fast_matmul_fn *fast_matmul_of(const struct fast_kern *k, enum wformat f, enum fast_x_kind kind);
 
 #endif

@@ -70,8 +70,7 @@ static void run_strip(struct cpu_dev *c, int i_thread, fast_matmul_fn *fn, const
 void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,
                 float *y, size_t ldy)
 {
-    fast_matmul_fn *fn = w->format == W_FP4 ? c->fast->fp4 : w->format == W_FP8 ? c->fast->fp8
-                         : w->format == W_BF16 ? c->fast->bf16 : c->fast->f32;
+    fast_matmul_fn *fn = fast_matmul_of(c->fast, w->format, x->kind);
     int left = w->rows - tile0 * IL16_ROWS, n = left < nt * IL16_ROWS ? left : nt * IL16_ROWS;
     if (x->n == 1 && n == nt * IL16_ROWS) {
         run_strip(c, i_thread, fn, w, tile0, nt, x, y, ldy);
@@ -114,7 +113,7 @@ void fast_linear(struct cpu_dev *c, const struct op_linear *o)
     j.rows = o->w.rows / j.groups;
     j.strips = (j.rows + STRIP_ROWS - 1) / STRIP_ROWS;
     j.packs = (o->n + PACK_ROWS - 1) / PACK_ROWS;
-    enum fast_x_kind kind = fast_x_kind_of(o->w.format, o->no_act_quant);
+    enum fast_x_kind kind = fast_x_kind_of(c->base.numerics, o->w.format, o->no_act_quant);
     size_t bytes = fast_x_bytes(c->fast, kind, o->n, o->w.cols);
     uint8_t *mem = cpu_packed_scratch(c, bytes * (size_t)j.groups);
     for (int g = 0; g < j.groups; g++) {

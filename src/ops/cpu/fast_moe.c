@@ -34,6 +34,11 @@ static const struct il16 *matrix_of(const struct fast_moe_job *f, int g, bool hi
     return hidden ? e->w2.packed : e->w1.packed;
 }
 
+static enum fast_x_kind kind_of(const struct fast_moe_job *f, int g, bool hidden)
+{
+    return fast_x_kind_of(f->j->c->base.numerics, matrix_of(f, g, hidden)->format, false);
+}
+
 /* Places the packed rows of every group in scratch: inputs [D], or hidden values [I]. */
 static void place_rows(struct fast_moe_job *f, bool hidden)
 {
@@ -41,12 +46,12 @@ static void place_rows(struct fast_moe_job *f, bool hidden)
     int cols = hidden ? f->j->o->expert_dim : f->j->o->dim, n_groups = f->j->n_groups;
     size_t bytes = (size_t)n_groups * sizeof *f->x, at = bytes = (bytes + 63) / 64 * 64;
     for (int g = 0; g < n_groups; g++)
-        bytes += fast_x_bytes(c->fast, fast_x_kind_of(matrix_of(f, g, hidden)->format, false), group_rows(f->j, g), cols);
+        bytes += fast_x_bytes(c->fast, kind_of(f, g, hidden), group_rows(f->j, g), cols);
     uint8_t *mem = cpu_packed_scratch(c, bytes);
     f->x = (struct fast_x *)(void *)mem;
     for (int g = 0; g < n_groups; g++) {
         const struct il16 *w = matrix_of(f, g, hidden);
-        enum fast_x_kind kind = fast_x_kind_of(w->format, false);
+        enum fast_x_kind kind = kind_of(f, g, hidden);
         fast_x_init(&f->x[g], c->fast, kind, group_rows(f->j, g), cols, mem + at);
         f->x[g].in_order = w->in_order;
         at += fast_x_bytes(c->fast, kind, group_rows(f->j, g), cols);
@@ -69,7 +74,9 @@ static void pack_input_task(void *arg, int g, int i_thread)
 /* One row: every routed expert takes the same packed activations, so they are packed once a format. */
 static void share_one_row(struct fast_moe_job *f)
 {
-    int first[FX_KINDS] = {-1, -1, -1, -1, -1};
+    int first[FX_KINDS];
+    for (int i = 0; i < FX_KINDS; i++)
+        first[i] = -1;
     for (int g = 0; g < f->j->n_groups; g++) {
         enum fast_x_kind kind = f->x[g].kind;
         if (first[kind] < 0) {

@@ -1,5 +1,6 @@
 /* Activation packing of the fast kernels, plain C compiled at every level (kern_fast_*.c include it). See fast_kern.h. */
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 
 #include "num/num.h"
@@ -50,15 +51,15 @@ static inline int block_codes(const float *x, int n, float *codes)
  * take the 2^120 that a decoded FP8 weight lacks into the activations. */
 #ifdef PAIRS
 enum { HAS_PAIRS = 1 };
-#define X_BYTES {4, 2, 2, 2, 2}
+#define X_BYTES {4, 2, 2, 2, 2, 1}
 #else
 enum { HAS_PAIRS = 0 };
-#define X_BYTES {4, 4, 4, 4, 2}
+#define X_BYTES {4, 4, 4, 4, 2, 1}
 #endif
 
 static inline bool kind_has_pairs(enum fast_x_kind k)
 {
-    return HAS_PAIRS != 0 && k != FX_PLAIN && k != FX_DIGITS;
+    return HAS_PAIRS != 0 && k != FX_PLAIN && k != FX_DIGITS && k != FX_INT8;
 }
 
 /* Codes, in fp32 levels times 2^118 with the exponent e+2: together with 2^-120 that is 2^e. */
@@ -148,6 +149,9 @@ static inline int32_t place_group(const int8_t *d, const uint8_t *column, int8_t
     return index_start(12 * low, 12 * high);
 }
 
+/* Which column of eight is where in their two words: of lines as packed, and of lines in order. */
+static const uint8_t column_of[2][8] = {{0, 4, 1, 5, 2, 6, 3, 7}, {0, 2, 4, 6, 1, 3, 5, 7}};
+
 static inline void pack_digits_row(struct fast_x *x, const float *row, int i)
 {
     int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile;
@@ -155,7 +159,6 @@ static inline void pack_digits_row(struct fast_x *x, const float *row, int i)
     int8_t *out = (int8_t *)x->data + ((size_t)t * (size_t)x->tile * lines + (size_t)(i % x->tile)) * 16;
     int8_t *rest_out = (int8_t *)(x->rest + (size_t)i * lines * 2);
     struct fast_group *g = x->group + (size_t)i * (lines / 4);
-    static const uint8_t column_of[2][8] = {{0, 4, 1, 5, 2, 6, 3, 7}, {0, 2, 4, 6, 1, 3, 5, 7}};
     const uint8_t *column = column_of[x->in_order];
     float codes[IL16_BLOCK];
     for (int first = 0; first < x->cols; first += IL16_BLOCK) {
@@ -170,11 +173,37 @@ static inline void pack_digits_row(struct fast_x *x, const float *row, int i)
     }
 }
 
+/* int8_quant of num.h in vectors; a block without a scale, or with none that is finite, has codes 0. */
+static inline float int8_codes(const float *x, int8_t *codes)
+{
+    float amax = block_amax(x, 32);
+    bool in_range = amax >= 0x1p-100f && amax < INFINITY;
+    float inverse = in_range ? 127.0f / amax : 0;
+    for (int k = 0; k < 32; k++)
+        codes[k] = (int8_t)(int32_t)rintf(in_range ? x[k] * inverse : 0);
+    return in_range ? amax / 127.0f : amax < 1 ? 0 : NAN;
+}
+
+static inline void pack_int8_row(struct fast_x *x, const float *row, int i)
+{
+    int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile;
+    size_t lines = (size_t)(x->cols_padded / 8), stride = (size_t)m * 8;
+    int8_t *out = (int8_t *)x->data + ((size_t)t * (size_t)x->tile * lines + (size_t)(i % x->tile)) * 8;
+    struct fast_group *g = x->group + (size_t)i * (lines / 4);
+    for (int k = 0; k < x->cols; k += 32, g++, out += 4 * stride) {
+        int8_t codes[32];
+        *g = (struct fast_group){.scale = int8_codes(row + k, codes) * 0.5f};
+        g->start[0] = place_group(codes, column_of[x->in_order], out, stride);
+    }
+}
+
 static void pack_rows(struct fast_x *x, const float *rows, size_t ldx, int first, int last)
 {
     for (int i = first; i < last; i++) {
         if (x->kind == FX_DIGITS)
             pack_digits_row(x, rows + (size_t)i * ldx, i);
+        else if (x->kind == FX_INT8)
+            pack_int8_row(x, rows + (size_t)i * ldx, i);
         else
             pack_values_row(x, rows + (size_t)i * ldx, i);
     }

@@ -664,6 +664,8 @@ static void fp4_matmul(const struct il16 *w, int tile0, int n_tiles, const struc
     strip(fp4_one_four, fp4_one_single, fp4_few_of, fp4_many, w, tile0, n_tiles, x, y, ldy);
 }
 
+#include "ops/cpu/fast_int8_tmpl.h"
+
 /* ---------------------------------------------------------------- the indexer */
 
 enum { INDEX_DIM_MAX = 256, INDEX_GROUPS = 2 };
@@ -864,8 +866,8 @@ static NO_INLINE void read_all(const void *p, size_t bytes)
 }
 
 const struct fast_kern KERN_NAME = {
-    .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
+    .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE, X_TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
     .pack_query = pack_query, .index_keys = LANES * INDEX_GROUPS, .index_scores = index_scores,
-    .fp4 = fp4_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
+    .fp4 = fp4_matmul, .fp4_int8 = int8_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
     .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
 };

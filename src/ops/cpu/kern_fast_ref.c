@@ -23,10 +23,13 @@ static const struct fast_group *group_of(const struct fast_x *x, int i, int k)
 static int32_t digit_sum(const struct fast_x *x, int i, int k)
 {
     const struct fast_group *g = group_of(x, i, k);
+    int bytes = x->kind == FX_INT8 ? 8 : 16; /* of eight columns of a row: one digit or two */
     int t = i / x->tile, left = x->n - t * x->tile, m = left < x->tile ? left : x->tile, j = k % 8;
     size_t at = (size_t)t * (size_t)x->tile * (size_t)(x->cols_padded / 8) + (size_t)(k / 8) * (size_t)m;
-    const int8_t *word = (const int8_t *)x->data + (at + (size_t)(i % x->tile)) * 16;
+    const int8_t *word = (const int8_t *)x->data + (at + (size_t)(i % x->tile)) * (size_t)bytes;
     int place = x->in_order ? 4 * (j % 2) + j / 2 : 4 * (j % 4 / 2) + 2 * (j % 2) + j / 4;
+    if (x->kind == FX_INT8)
+        return word[place];
     int v = word[place] + 256 * word[8 + place];
     const int8_t *rest = (const int8_t *)(x->rest + ((size_t)i * (size_t)(x->cols_padded / 8) + (size_t)(k / 8)) * 2);
     return g->shift == 0 ? v : v * (1 << g->shift) + rest[place];
@@ -132,7 +135,8 @@ static void read_all(const void *p, size_t bytes)
 }
 
 const struct fast_kern fast_kern_ref = {
-    .name = "reference", .tile = {TILE, TILE, TILE, TILE, TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
+    .name = "reference", .tile = {TILE, TILE, TILE, TILE, TILE, TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
     .pack_query = pack_query, .index_keys = 1, .index_scores = index_scores,
-    .fp4 = matmul, .fp8 = matmul, .bf16 = matmul, .f32 = matmul, .burn = burn, .burn_bytes = burn, .read = read_all,
+    .fp4 = matmul, .fp4_int8 = matmul, .fp8 = matmul, .bf16 = matmul, .f32 = matmul,
+    .burn = burn, .burn_bytes = burn, .read = read_all,
 };
