@@ -87,6 +87,7 @@ void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind k
     *x = (struct fast_x){.kind = kind, .n = n, .cols = cols, .cols_padded = columns_of(kind, cols)};
     x->n_blocks = (cols + IL16_BLOCK - 1) / IL16_BLOCK;
     x->tile = k->tile[kind];
+    x->next_strip = FAST_STRIP;
     x->data = at;
     at += data_bytes(kind, n, cols);
     x->scale = (float *)(void *)at;

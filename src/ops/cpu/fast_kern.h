@@ -51,6 +51,7 @@ struct fast_x {
     float *scale; /* [n][n_blocks] of the block; unused in FX_PLAIN, FX_BF16, FX_DIGITS and FX_INT8 */
     struct fast_group *group; /* FX_DIGITS, FX_INT8 [n][cols_padded/32] */
     int32_t *rest;            /* FX_DIGITS [n][cols_padded/8][2], set where the group has a shift */
+    int next_strip; /* tiles from a strip to the one that the same thread likely takes next; only speed depends on it */
 };
 
 /* y[i*ldy + j] for every row i of x and the 16 n_tiles matrix rows j of a strip of 1..FAST_STRIP tiles from tile0 on,

@@ -119,6 +119,7 @@ void fast_linear(struct cpu_dev *c, const struct op_linear *o)
     for (int g = 0; g < j.groups; g++) {
         fast_x_init(&j.x[g], c->fast, kind, o->n, o->w.cols, mem + (size_t)g * bytes);
         j.x[g].in_order = j.w->in_order;
+        j.x[g].next_strip = FAST_STRIP * pool_threads(c->pool);
     }
     double values = (double)o->n * o->w.cols * j.groups;
     c->n_fast++;

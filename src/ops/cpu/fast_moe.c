@@ -54,6 +54,7 @@ static void place_rows(struct fast_moe_job *f, bool hidden)
         enum fast_x_kind kind = kind_of(f, g, hidden);
         fast_x_init(&f->x[g], c->fast, kind, group_rows(f->j, g), cols, mem + at);
         f->x[g].in_order = w->in_order;
+        f->x[g].next_strip = FAST_STRIP * pool_threads(c->pool);
         at += fast_x_bytes(c->fast, kind, group_rows(f->j, g), cols);
     }
 }

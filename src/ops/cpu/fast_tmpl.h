@@ -40,12 +40,13 @@ ALWAYS_INLINE void bf16_steps(vi line, vf *w)
     w[0] = vf_from_bits(line);
 }
 #else
-/* The four columns of an FP8 line, 2^-120 times their values. Even and odd bytes become 16-bit patterns (the upper half
- * of the fp32), whose low and high four of each 128 bits are columns 0, 1 and 2, 3 of the same four rows. */
+/* The four columns of an FP8 line, 2^-120 times their values. Even and odd bytes, times 16 as signed words, become 16-bit
+ * patterns (the upper half of the fp32), whose low and high four of each 128 bits are columns 0, 1 and 2, 3 of the same
+ * four rows. */
 ALWAYS_INLINE void fp8_steps(vi line, vf *w)
 {
     vi keep = vi_set32(0x87f087f0), zero = vi_set32(0);
-    vi even = vi_and(vi_sra16_4(vi_sll16_8(line)), keep), odd = vi_and(vi_sra16_4(line), keep);
+    vi even = vi_and(vi_even_16(line), keep), odd = vi_and(vi_odd_16(line), keep);
     w[0] = vf_from_bits(vi_low16_pairs(zero, even));
     w[1] = vf_from_bits(vi_low16_pairs(zero, odd));
     w[2] = vf_from_bits(vi_high16_pairs(zero, even));
@@ -109,19 +110,42 @@ ALWAYS_INLINE float x_scale(const struct fast_x *x, int i, int b)
 
 /* ---------------------------------------------------------------- one row of activations */
 
+/* What a tile's stream fetches early: the line `near` bytes on, and at its end the beginning of the tile that takes its
+ * place in this thread's next strip, which the processor could not foresee. */
+struct ahead {
+    uintptr_t near, end, jump;
+};
+
+enum { AHEAD = 256 }; /* of 192..3,072 the best for FP4, and no worse than others for FP8 and BF16 */
+
+ALWAYS_INLINE struct ahead ahead_of(const struct il16 *w, const struct fast_x *x)
+{
+    if (w->ahead != 0) /* lines made of a stored matrix: what is fetched early is the matrix itself */
+        return (struct ahead){.near = w->ahead, .end = UINTPTR_MAX};
+    return (struct ahead){AHEAD, w->tile_bytes, (uintptr_t)(x->next_strip - 1) * w->tile_bytes};
+}
+
+/* From the beginning of a tile. */
+ALWAYS_INLINE uintptr_t place_ahead(const struct ahead *a, size_t at)
+{
+    uintptr_t to = at + a->near;
+    return to >= a->end ? to + a->jump : to;
+}
+
 /* One block of nt tiles with one row: every tile is its own stream, so nt tiles give nt*HALVES independent chains. */
 ALWAYS_INLINE void block_one(enum wformat f, const uint8_t *const *line, size_t at, const uint32_t *x, int n_lines, int nt,
-                             uintptr_t ahead, vf *acc)
+                             const struct ahead *ahead, vf *acc)
 {
     int s = steps_a_line(f);
     for (int l = 0; l < n_lines; l++, at += IL16_LINE, x += s) {
+        uintptr_t early = place_ahead(ahead, at);
         UNROLL
         for (int t = 0; t < nt; t++) {
             UNROLL
             for (int h = 0; h < HALVES; h++) {
                 vf w[4];
                 if (h == 0)
-                    __builtin_prefetch((const void *)((uintptr_t)line[t] + at + ahead), 0, 2);
+                    __builtin_prefetch((const void *)((uintptr_t)line[t] + early), 0, 2);
                 line_steps(f, line[t] + at + h * HALF_BYTES, w);
                 UNROLL
                 for (int j = 0; j < s; j++)
@@ -141,6 +165,7 @@ ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int n
     for (int i = 0; i < nt * HALVES; i++)
         sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
     int c = step_columns(f), a_line = c * steps_a_line(f);
+    const struct ahead ahead = ahead_of(w, x);
     for (int b = 0; b < x->n_blocks; b++) {
         int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
         vf acc[FAST_STRIP * HALVES];
@@ -148,7 +173,7 @@ ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int n
         for (int i = 0; i < nt * HALVES; i++)
             acc[i] = vf_zero();
         block_one(f, line, (size_t)(first / a_line) * IL16_LINE, (const uint32_t *)x->data + first / c, n / a_line, nt,
-                  w->ahead, acc);
+                  &ahead, acc);
         UNROLL
         for (int i = 0; i < nt * HALVES; i++)
             sum[i] = vf_fma(vf_set(weight_scale(w, tile0 + i / HALVES, b, x->n_blocks) * x_scale(x, 0, b)), acc[i], sum[i]);
@@ -455,16 +480,16 @@ ALWAYS_INLINE void digit_line(const vi *code, const int32_t *x, const int m, vi 
 
 /* A group of one tile with one row: digit words x [4][d0, d1][2]. */
 ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const int32_t *x, const int32_t *rest,
-                             const struct fast_group *g, uintptr_t ahead, vf *sum)
+                             const struct fast_group *g, uintptr_t early, vf *sum)
 {
     vi acc[HALVES * 2], total[HALVES];
     UNROLL
     for (int i = 0; i < HALVES * 2; i++)
         acc[i] = vi_set32((uint32_t)g->start[i % 2]);
-    NO_UNROLL
+    UNROLL
     for (int l = 0; l < 4; l++, x += 4) {
         vi code[HALVES * 2];
-        __builtin_prefetch((const void *)((uintptr_t)line + (size_t)l * IL16_LINE + ahead), 0, 2);
+        __builtin_prefetch((const void *)(early + (size_t)l * IL16_LINE), 0, 2);
         UNROLL
         for (int h = 0; h < HALVES; h++)
             fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code + 2 * h);
@@ -493,18 +518,20 @@ ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const in
 ALWAYS_INLINE void fp4_one(const struct il16 *w, int tile, const int nt, const struct fast_x *x, float *y)
 {
     int n_groups = w->cols_padded / 32;
-    const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
+    const uint8_t *tiles = w->data + (size_t)tile * w->tile_bytes, *line = tiles;
     const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_groups * 16;
     const int32_t *digits = x->data, *rest = x->rest;
+    const struct ahead ahead = ahead_of(w, x);
     vf sum[FAST_STRIP * HALVES];
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
         sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
     for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16, rest += 8) {
-        UNROLL
+        uintptr_t early = (uintptr_t)tiles + place_ahead(&ahead, (size_t)b * 4 * IL16_LINE);
+        NO_UNROLL /* one tile's group unrolled is as much as the registers and the decoded instructions have room for */
         for (int t = 0; t < nt; t++)
             fp4_group(line + (size_t)t * w->tile_bytes, scale + (size_t)t * (size_t)n_groups * 16, digits, rest,
-                      &x->group[b], w->ahead, sum + t * HALVES);
+                      &x->group[b], early + (size_t)t * w->tile_bytes, sum + t * HALVES);
     }
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)

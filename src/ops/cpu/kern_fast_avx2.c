@@ -30,12 +30,13 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_and(a, b) _mm256_and_si256(a, b)
 #define vi_add32(a, b) _mm256_add_epi32(a, b)
 #define vi_max32(a, b) _mm256_max_epi32(a, b)
-#define vi_sra16_4(v) _mm256_srai_epi16(v, 4)
-#define vi_sll16_8(v) _mm256_slli_epi16(v, 8)
 #define vi_sll32_16(v) _mm256_slli_epi32(v, 16)
 #define vi_sllv32(v, n) _mm256_sllv_epi32(v, n)
 #define vi_sll32_23(v) _mm256_slli_epi32(v, 23)
 #define vi_srl16_4(v) _mm256_srli_epi16(v, 4)
+/* 16 times the even or the odd signed bytes, as words. Products, because shifts would compete with the unpacking. */
+#define vi_even_16(v) _mm256_maddubs_epi16(_mm256_set1_epi16(0x0010), v)
+#define vi_odd_16(v) _mm256_maddubs_epi16(_mm256_set1_epi16(0x1000), v)
 /* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */
 #define vi_low16_pairs(a, b) _mm256_unpacklo_epi16(a, b)
 #define vi_high16_pairs(a, b) _mm256_unpackhi_epi16(a, b)
