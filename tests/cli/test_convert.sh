@@ -22,7 +22,7 @@ expect_error 'a changed byte is found' 1 'damaged: the checksum of layers.'
 run "$HADAL" convert -m "$m" -o "$tap_dir/other.hadal"
 expect_text 'another place' "$tap_dir/other.hadal: "
 run "$HADAL" logits -m "$m" --tokens 1 --packed "$tap_dir/other.hadal" --numerics exact
-expect_error 'a packed file where it would not be used is refused' 1 'for fast numerics and the packed layout only'
+expect_error 'a packed file where it would not be used is refused' 1 'for fast and int8 numerics and the packed layout only'
 touch "$m"/model*.safetensors
 run "$HADAL" logits -m "$m" --tokens 1 --packed "$tap_dir/other.hadal"
 expect_error 'a file of another checkpoint is refused' 1 'was made from other files'
