@@ -354,7 +354,7 @@ static int check_int8(struct model *m, struct err *e)
                        "fast", m->w.ckpt.dir);
     if (n.unpacked > 0)
         return err_set(e, HD_EUNSUPPORTED, "%s: numerics int8 needs FP4 weights with E8M0 scales above 2^-127, and %d "
-                       "matrices have others; use fast", m->w.ckpt.dir, n.unpacked);
+                       "%s others; use fast", m->w.ckpt.dir, n.unpacked, n.unpacked == 1 ? "matrix has" : "matrices have");
     return HD_OK;
 }
 

@@ -43,6 +43,22 @@ run "$HADAL" logits -m $M --tokens $T --positions all --json --numerics fast
 check 'fast is not int8' 'o["logits"] != p["logits"]' "$tap_dir/int8"
 run "$HADAL" logits -m $M --tokens $T --positions all --json --numerics int8 --layout native
 check 'int8: the stored layout gives the same numbers' 'o == p' "$tap_dir/int8"
+mkdir "$tap_dir/scale"
+cp models/tiny/*.json models/tiny/*.safetensors "$tap_dir/scale"
+python3 - "$tap_dir/scale/model-00001-of-00002.safetensors" <<'END'
+import json, struct, sys
+with open(sys.argv[1], "r+b") as f: # the first scale of an expert becomes 2^-127, which the packed layout cannot hold
+    n = struct.unpack("<Q", f.read(8))[0]
+    t = json.loads(f.read(n))["layers.1.ffn.experts.0.w1.scale"]
+    assert t["dtype"] == "F8_E8M0"
+    f.seek(8 + n + t["data_offsets"][0])
+    f.write(b"\0")
+END
+run "$HADAL" logits -m "$tap_dir/scale" --tokens 0,5,17 --numerics int8
+expect_error 'int8: a scale that its layout cannot hold is refused' 1 \
+    'numerics int8 needs FP4 weights with E8M0 scales above 2^-127, and 1 matrix has others; use fast'
+run "$HADAL" logits -m "$tap_dir/scale" --tokens 0,5,17 --numerics fast
+expect_text 'fast: the same model runs' 'position 2 (after token 17)'
 
 run "$HADAL" logits -m $M --tokens $T --positions 0,10,11 --mtp --json
 check 'MTP rows, none for the last position' \
