@@ -1,5 +1,6 @@
 /* `hadal plan`: what a model asks of a machine, what fits and why not, and how fast memory lets it decode. */
 #include "bin/bin.h"
+#include "model/model.h"
 #include "model/plan.h"
 #include "model/shape.h"
 
@@ -218,6 +219,8 @@ static void print_kv(const struct request *r, const struct plan *p)
            plan_kv_bytes_per_token(p), (long long)r->context,
            plan_bytes_text(a, (double)(plan_seq_bytes(p, r->context) - p->block_bytes)),
            plan_bytes_text(b, (double)p->block_bytes));
+    printf("steps work in %s (workspace of %d rows, logits, kernel scratch)\n", plan_bytes_text(a, (double)p->step_bytes),
+           MODEL_ROWS_DEFAULT);
 }
 
 static void print_decode(const struct request *r, const struct plan *p)
@@ -245,18 +248,19 @@ static void print_decode(const struct request *r, const struct plan *p)
 /* One sentence: fits, or why not. */
 static char *verdict(const struct request *r, const struct plan *p, const struct plan_fit *f)
 {
-    char need[24], memory[24], weights[24], kv[24], part[24];
+    char need[24], memory[24], weights[24], kv[24], step[24], part[24];
     plan_bytes_text(need, (double)f->need_bytes);
     plan_bytes_text(memory, (double)f->memory_bytes);
     plan_bytes_text(weights, (double)f->weight_bytes);
     plan_bytes_text(kv, (double)f->kv_bytes);
+    plan_bytes_text(step, (double)p->step_bytes);
     const char *drafter = p->n_stages == 0 ? "" : f->drafter_fits ? ", with its drafter" : ", without its drafter";
     if (f->fits)
-        return xasprintf("fits%s: weights %s and KV %s are %s of %s; up to %lld tokens at this batch, up to %lld "
-                         "sequences at this context", drafter, weights, kv, need, memory, (long long)f->context_max,
+        return xasprintf("fits%s: weights %s, KV %s and the memory of steps %s are %s of %s; up to %lld tokens at this "
+                         "batch, up to %lld sequences at this context", drafter, weights, kv, step, need, memory, (long long)f->context_max,
                          (long long)f->batch_max);
-    char *why = xasprintf("does not fit: weights %s and KV %s (%lld x %lld tokens) need %s, there are %s; ", weights,
-                          kv, (long long)r->batch, (long long)r->context, need, memory);
+    char *why = xasprintf("does not fit: weights %s, KV %s (%lld x %lld tokens) and the memory of steps %s need %s, "
+                          "there are %s; ", weights, kv, (long long)r->batch, (long long)r->context, step, need, memory);
     char *rest;
     if (f->weight_bytes <= f->memory_bytes && f->context_max > 0)
         rest = xasprintf("up to %lld tokens at this batch would fit, up to %lld sequences at this context",
@@ -373,6 +377,7 @@ static void print_json(const struct request *r, const struct plan *p)
     json_object_set_new(o, "kv_bytes_per_token", json_real(plan_kv_bytes_per_token(p)));
     json_object_set_new(o, "kv_bytes", integer(plan_kv_bytes(p, r->context)));
     json_object_set_new(o, "page_bytes", integer(p->page_bytes));
+    json_object_set_new(o, "step_bytes", integer(p->step_bytes));
     json_object_set_new(o, "sequence_bytes", integer(plan_seq_bytes(p, r->context)));
     json_object_set_new(o, "bandwidth_bytes_per_s", json_real(r->bandwidth));
     json_object_set_new(o, "bandwidth_measured", json_boolean(r->measured));
@@ -403,6 +408,8 @@ int cmd_plan(int argc, char **argv)
     if (r.context > p.cfg.max_positions)
         return usage_error("plan", "--ctx: this model has at most %d positions", p.cfg.max_positions);
     if (find_machine(&r, &e) != HD_OK)
+        return fail("plan", &e);
+    if (model_plan_step(&p.step_bytes, &p.cfg, p.n_stages, r.context, (int)r.batch, (int)r.threads, &e) != HD_OK)
         return fail("plan", &e);
     if (r.json)
         print_json(&r, &p);

@@ -16,11 +16,11 @@
 
 #include "base/mutant.h"
 
-enum { DEFAULT_MAX_ROWS = 512, INDEX_HEADS_MAX = 256 };
+enum { INDEX_HEADS_MAX = 256 };
 
 void model_options_init(struct model_options *o)
 {
-    *o = (struct model_options){.numerics = NUM_FAST, .isa = cpu_isa_best(), .max_rows = DEFAULT_MAX_ROWS,
+    *o = (struct model_options){.numerics = NUM_FAST, .isa = cpu_isa_best(), .max_rows = MODEL_ROWS_DEFAULT,
                                 .check_data = true, .drafter = true};
 }
 
@@ -109,7 +109,7 @@ struct need {
     size_t n; /* 4-byte elements */
 };
 
-static int alloc_workspace(struct model *m, struct err *e)
+int model_alloc_workspace(struct model *m, struct err *e)
 {
     const struct config *c = &m->w.cfg;
     struct workspace *w = &m->ws;
@@ -157,7 +157,7 @@ static int alloc_workspace(struct model *m, struct err *e)
     return HD_OK;
 }
 
-static void free_workspace(struct model *m)
+void model_free_workspace(struct model *m)
 {
     struct workspace *w = &m->ws;
     void *all[] = {w->x, w->x_mtp, w->mtp_h, w->y, w->a, w->out, w->post, w->comb, w->qa, w->q, w->kv, w->o, w->low,
@@ -279,7 +279,7 @@ static int prepare(struct model *m, const struct model_options *o, struct err *e
         return rc;
     kv_layout_init(&m->kv, c, m->numerics == NUM_EXACT ? KV_F32 : KV_FP8, m->n_drafter, m->mtp);
     m->fingerprint = fingerprint_of(m, o);
-    rc = alloc_workspace(m, e);
+    rc = model_alloc_workspace(m, e);
     if (rc == HD_OK)
         rc = open_pools(m, o->kv_budget_bytes, o->tail_share, e);
     return rc != HD_OK ? rc : model_reserve_scratch(m, e);
@@ -399,7 +399,7 @@ int model_open(struct model **out, const char *dir, const struct model_options *
     struct model *m = xcalloc(1, sizeof *m);
     m->numerics = o->numerics;
     m->stays_stored = o->native || !numerics_fast(o->numerics);
-    m->max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
+    m->max_rows = o->max_rows > 0 ? o->max_rows : MODEL_ROWS_DEFAULT;
     struct dev_options d = {o->numerics, o->n_threads, o->isa, o->native};
     int rc = dev_open_cpu(&m->dev, &d, e);
     if (rc != HD_OK) {
@@ -445,7 +445,7 @@ void model_close(struct model **pm)
     struct model *m = *pm;
     if (m == NULL)
         return;
-    free_workspace(m);
+    model_free_workspace(m);
     dspark_close(m);
     for (int i = 0; m->layers != NULL && i < m->w.cfg.n_layers + m->n_drafter; i++)
         free(m->layers[i].experts);

@@ -17,6 +17,8 @@ struct kv_seq;
 
 /* ---------------------------------------------------------------- model */
 
+enum { MODEL_ROWS_DEFAULT = 512 /* of a step */ };
+
 struct model_options {
     enum numerics numerics;
     int n_threads;            /* 0: all usable CPUs */
@@ -65,6 +67,10 @@ int64_t model_pages_free(const struct model *m);
 uint64_t model_scratch_bytes(const struct model *m);
 /* All that steps work in: workspace, logits and that scratch memory. */
 uint64_t model_step_bytes(const struct model *m);
+/* The same for a model that is not open, at the default of rows a step, sequences of max_tokens, n_logits rows of logits and
+ * fast numerics: what model_open and model_reserve_logits would take. n_stages: drafter layers, 0 for none. HD_ENOMEM. */
+int model_plan_step(uint64_t *bytes, const struct config *c, int n_stages, int64_t max_tokens, int n_logits, int n_threads,
+                    struct err *e);
 /* Bytes of one sequence's constant part: window rings, compressor state, page table for max_tokens. */
 uint64_t model_seq_bytes(const struct model *m, int64_t max_tokens);
 

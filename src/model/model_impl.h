@@ -95,6 +95,9 @@ void dspark_step(struct model *m, const struct step_item *items, int n_items);
 int dspark_check(const struct model *m, const struct step_item *it, struct err *e);
 /* scratch.c: after the pools are open. */
 int model_reserve_scratch(struct model *m, struct err *e);
+/* m->ws and the lists of rows, for m->max_rows rows. */
+int model_alloc_workspace(struct model *m, struct err *e);
+void model_free_workspace(struct model *m);
 /* Grows a logits buffer to n rows. */
 int model_logits_room(struct model *m, float **buf, size_t *cap, size_t n, struct err *e);
 void model_tell(struct model *m, enum watch_point p, int layer, const float *v, const int32_t *ints, int n, int dim);

@@ -381,11 +381,11 @@ struct plan_fit plan_fit(const struct plan *p, uint64_t memory_bytes, int64_t co
     enum { BATCH_MAX = 1 << 20 };
     struct plan_fit f = {.memory_bytes = memory_bytes, .weight_bytes = plan_total(p, false).bytes};
     f.kv_bytes = (uint64_t)batch * plan_seq_bytes(p, context);
-    f.need_bytes = f.weight_bytes + f.kv_bytes;
+    f.need_bytes = f.weight_bytes + f.kv_bytes + p->step_bytes;
     f.fits = f.need_bytes <= memory_bytes;
     f.drafter_fits = f.need_bytes + p->part[PART_DRAFTER].bytes <= memory_bytes;
     f.rest_fits = f.need_bytes - p->part[PART_EXPERTS].bytes <= memory_bytes;
-    uint64_t room = memory_bytes > f.weight_bytes ? memory_bytes - f.weight_bytes : 0;
+    uint64_t fixed = f.weight_bytes + p->step_bytes, room = memory_bytes > fixed ? memory_bytes - fixed : 0;
     f.context_max = largest(p, room, p->cfg.max_positions, batch, true);
     f.batch_max = largest(p, room, BATCH_MAX, context, false);
     return f;

@@ -54,6 +54,7 @@ struct plan {
     int n_swa, n_csa, n_hca;
     struct plan_sum part[PART_COUNT];
     size_t row_bytes, index_bytes;  /* of one cached KV row and one index row */
+    uint64_t step_bytes;            /* what steps work in (model_plan_step); 0 until the caller sets it */
     size_t page_bytes, block_bytes; /* as the engine lays them out: KV_PAGE_TOKENS tokens, the rest of a sequence */
 };
 
@@ -100,7 +101,8 @@ uint64_t plan_seq_bytes(const struct plan *p, int64_t context);
 /* ---------------------------------------------------------------- does it fit */
 
 struct plan_fit {
-    uint64_t memory_bytes, weight_bytes, kv_bytes, need_bytes; /* weights without the drafter; kv of all sequences */
+    uint64_t memory_bytes, weight_bytes, kv_bytes, need_bytes; /* weights without the drafter; kv of all sequences;
+                                                                    need: with step_bytes too */
     bool fits;
     bool drafter_fits;          /* together with the drafter too */
     bool rest_fits;             /* everything but the routed experts */

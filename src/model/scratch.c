@@ -1,4 +1,5 @@
-/* What the device is told about the largest step of a model, so that it takes its scratch memory at once. */
+/* What the device is told about the largest step of a model, so that it takes its scratch memory at once; and how much that
+ * is, for plans. */
 #include "model/model_impl.h"
 
 /* The most window rows and entries that a row attends to. */
@@ -26,7 +27,7 @@ int model_reserve_scratch(struct model *m, struct err *e)
         {n, heads_per_group * c->head_dim, c->o_groups},
         {n, c->o_groups * c->o_lora_rank, 1},
         {m->mtp ? n * c->hc_mult : 1, c->hidden_size, 1},
-        {m->dspark != NULL ? n : 1, c->n_dspark_targets * c->hidden_size, 1},
+        {m->n_drafter > 0 && !m->mtp ? n : 1, c->n_dspark_targets * c->hidden_size, 1},
         {1, c->hidden_size + c->dspark_markov_rank, 1}, /* one row of a draft at a time */
     };
     const struct op_limits l = {
@@ -48,4 +49,46 @@ uint64_t model_step_bytes(const struct model *m)
 uint64_t model_scratch_bytes(const struct model *m)
 {
     return m->dev->ops->scratch_bytes(m->dev);
+}
+
+/* ---------------------------------------------------------------- before there is a model */
+
+static void *hand_out_nothing(struct dev *d, size_t bytes)
+{
+    static _Alignas(64) char place[64]; /* never looked into: only sizes are wanted */
+    (void)d;
+    (void)bytes;
+    return place;
+}
+
+static void take_back_nothing(struct dev *d, void *p)
+{
+    (void)d;
+    (void)p;
+}
+
+int model_plan_step(uint64_t *bytes, const struct config *c, int n_stages, int64_t max_tokens, int n_logits, int n_threads,
+                    struct err *e)
+{
+    struct model m = {.w.cfg = *c, .numerics = NUM_FAST, .max_rows = MODEL_ROWS_DEFAULT, .n_drafter = n_stages};
+    const struct dev_options o = {NUM_FAST, n_threads, cpu_isa_best(), false};
+    int rc = dev_open_cpu(&m.dev, &o, e);
+    if (rc != HD_OK)
+        return rc;
+    const struct ops *ops = m.dev->ops;
+    struct ops counting = *ops;
+    counting.alloc = hand_out_nothing;
+    counting.release = take_back_nothing;
+    m.dev->ops = &counting;
+    m.mtp = n_stages > 0 && c->dspark_block == 0;
+    m.pool.n_blocks = (max_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    m.ws.n_logits_cap = (size_t)n_logits;
+    rc = model_alloc_workspace(&m, e);
+    if (rc == HD_OK)
+        rc = model_reserve_scratch(&m, e); /* asks for memory, but touches none of it */
+    *bytes = rc == HD_OK ? model_step_bytes(&m) : 0;
+    model_free_workspace(&m);
+    m.dev->ops = ops;
+    ops->close(&m.dev);
+    return rc;
 }

@@ -239,6 +239,35 @@ static void test_model(void **state)
     try_model(NUM_EXACT, false);
 }
 
+/* `hadal plan` knows before there is a model what its steps will work in, to the byte. */
+static void plan_of(const char *dir, int n_stages)
+{
+    enum { LOGITS = 3, THREADS = 3 };
+    struct model_options mo;
+    struct model *m;
+    struct err err = {0};
+    uint64_t planned, more;
+    model_options_init(&mo);
+    mo.kv_budget_bytes = 4 << 20;
+    mo.n_threads = THREADS;
+    mo.drafter = true;
+    if (model_open(&m, dir, &mo, NULL, &err) != HD_OK || model_reserve_logits(m, LOGITS, &err) != HD_OK)
+        fail_msg("%s", err.msg);
+    int64_t tokens = model_pages_total(m) * KV_PAGE_TOKENS;
+    assert_int_equal(model_plan_step(&planned, model_config(m), n_stages, tokens, LOGITS, THREADS, &err), HD_OK);
+    assert_int_equal(planned, model_step_bytes(m));
+    assert_int_equal(model_plan_step(&more, model_config(m), n_stages, tokens, LOGITS + 1, THREADS, &err), HD_OK);
+    assert_int_equal(more - planned, (size_t)model_config(m)->vocab_size * sizeof(float));
+    model_close(&m);
+}
+
+static void test_plan(void **state)
+{
+    (void)state;
+    plan_of("models/tiny", 1);
+    plan_of("models/tiny-dspark", 3);
+}
+
 int main(void)
 {
     struct err e = {0};
@@ -251,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_cache_bytes),
         cmocka_unit_test(test_fake_device),
         cmocka_unit_test(test_model),
+        cmocka_unit_test(test_plan),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     tokenizer_close(&tokenizer);
