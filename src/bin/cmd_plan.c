@@ -257,8 +257,8 @@ static char *verdict(const struct request *r, const struct plan *p, const struct
     const char *drafter = p->n_stages == 0 ? "" : f->drafter_fits ? ", with its drafter" : ", without its drafter";
     if (f->fits)
         return xasprintf("fits%s: weights %s, KV %s and the memory of steps %s are %s of %s; up to %lld tokens at this "
-                         "batch, up to %lld sequences at this context", drafter, weights, kv, step, need, memory, (long long)f->context_max,
-                         (long long)f->batch_max);
+                         "batch, up to %lld sequences at this context", drafter, weights, kv, step, need, memory,
+                         (long long)f->context_max, (long long)f->batch_max);
     char *why = xasprintf("does not fit: weights %s, KV %s (%lld x %lld tokens) and the memory of steps %s need %s, "
                           "there are %s; ", weights, kv, (long long)r->batch, (long long)r->context, step, need, memory);
     char *rest;
