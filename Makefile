@@ -21,7 +21,7 @@ CFLAGS_ALL  := -std=c11 -D_GNU_SOURCE -g $(OPT) -ffp-contract=off -fPIC -fvisibi
                $(WARN) $(WERROR) $(SAN) $(DEFS) $(CFLAGS)
 CPPFLAGS_ALL := -Isrc -Iinclude -Itests/util $(CPPFLAGS)
 LDFLAGS_ALL := $(SAN) -pthread $(LDFLAGS)
-LDLIBS      := -ljansson -lpcre2-8 -lxxhash -luring -lm
+LDLIBS      := -ljansson -lpcre2-8 -lxxhash -luring -lhwloc -lm
 # The HTTP server is in the program, not in the library: only who uses it needs these.
 SERVE_LIBS  := -Wl,--as-needed -lmicrohttpd -lsqlite3
 

@@ -137,30 +137,44 @@ int progress_tell(const struct progress *p, const char *what, uint64_t done, uin
  * stay on theirs. */
 struct pool;
 
-/* n_threads >= 1 counts the caller. 0 means: cpu_usable(). */
+/* n_threads >= 1 counts the caller. 0 means: cpu_usable(). Errors: HD_EARG, HD_EIO, those of topology_open. */
 int pool_open(struct pool **p, int n_threads, struct err *e);
 void pool_close(struct pool **p);
 int pool_threads(const struct pool *p);
+struct topology;
+const struct topology *pool_topology(const struct pool *p); /* of the machine, as it was when the pool was opened */
 /* Runs fn(arg, i_task, i_thread) for i_task = 0 .. n_tasks-1 and returns when all are done. i_thread is in
  * 0 .. pool_threads-1 (for scratch memory). A NULL pool runs in the caller. Not reentrant. */
 void pool_run(struct pool *p, int n_tasks, void (*fn)(void *arg, int i_task, int i_thread), void *arg);
-/* Threads worth having: physical cores in the process's affinity mask, within the quota of its cgroup. */
-int cpu_usable(void);
 
-/* A CPU (hardware thread) and its place: `thread` 0 is the first of its core, `turn` counts CPUs of the same `thread` on the
- * same memory node. */
+/* ---------------------------------------------------------------- topology */
+
+/* A CPU (hardware thread) and its place: `core` and `node` are numbers of the machine's cores and memory nodes, `thread`
+ * 0 is the first of its core, `turn` counts CPUs of the same `thread` on the same memory node. */
 struct cpu_place {
-    int cpu, package, core, node, thread, turn;
+    int cpu, core, node, thread, turn;
 };
-/* Places of n CPUs in the order in which threads should take them: first one CPU of every core, going round the memory
- * nodes, then second hardware threads. `sys`: the folder /sys/devices/system; a CPU about which it says nothing is a core
- * of node 0. Returns the number of cores. */
-int cpu_places(const char *sys, const int *cpus, int n, struct cpu_place *out);
-/* The same for the CPUs of this process, at most max; returns how many CPUs. */
-int cpu_places_here(struct cpu_place *out, int max, int *n_cores);
-/* Spreads the pages of a mapping not yet touched over the memory nodes of this process's CPUs; false: there is but one, or
- * the kernel refuses, and pages come where they are first touched. */
-bool memory_interleave(void *p, size_t bytes);
+
+/* What hwloc knows of the CPUs that this process may use (affinity of the calling thread, cpuset of the cgroup), in the
+ * order in which threads should take them: first one CPU of every core, going round the memory nodes, then second
+ * hardware threads. */
+struct topology {
+    struct cpu_place *places; /* [n_places] */
+    int n_places, n_cores;
+    struct hwloc_topology *hwloc;
+};
+
+/* machine: NULL is this one; otherwise a made-up one, in hwloc's synthetic form ("pack:2 numa:1 core:4 pu:2"). cpus: NULL,
+ * or the only CPUs to be used, like "0,4-7". Takes milliseconds, so a pool loads it once. Errors: what hwloc says. */
+int topology_open(struct topology **t, const char *machine, const char *cpus, struct err *e);
+void topology_close(struct topology **t);
+/* Threads worth having: cores, within the quota of CPU time of the cgroup. */
+int cpu_usable(const struct topology *t);
+/* Where there are several memory nodes, keeps the calling thread on the one of the i_thread-th place. */
+void topology_stay(const struct topology *t, int i_thread);
+/* Spreads the pages of a mapping not yet touched over the memory nodes of these CPUs; false: there is but one, or the
+ * kernel refuses, and pages come where they are first touched. */
+bool topology_interleave(const struct topology *t, void *p, size_t bytes);
 
 /* ---------------------------------------------------------------- memory of the machine */
 

@@ -7,10 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 enum { SPIN_TURNS = 4000, YIELD_TURNS = 16, THREADS_MAX = 1024 };
 
@@ -23,6 +20,7 @@ struct worker {
 struct pool {
     int n_threads;
     struct worker *workers; /* n_threads - 1: the caller is thread 0 */
+    struct topology *topology;
     void (*fn)(void *, int, int);
     void *arg;
     atomic_uint_fast64_t ticket; /* n_tasks << 32 | next task */
@@ -93,6 +91,7 @@ static void *worker_main(void *arg)
     struct worker *w = arg;
     struct pool *p = w->pool;
     unsigned seen = 0;
+    topology_stay(p->topology, w->i_thread);
     for (;;) {
         seen = wait_for_work(p, seen);
         if (atomic_load(&p->stop))
@@ -113,75 +112,43 @@ static void next_generation(struct pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* CPUs' worth of time that the cgroup grants, rounded up; 0 when there is no limit. */
-static int cpu_quota(void)
+static int start_workers(struct pool *p, int n_threads, struct err *e)
 {
-    long quota = 0, period = 0;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (f == NULL)
-        return 0;
-    int n = fscanf(f, "%ld %ld", &quota, &period); /* "max 100000" reads nothing */
-    fclose(f);
-    return n == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
-}
-
-int cpu_usable(void)
-{
-    struct cpu_place places[THREADS_MAX];
-    int cores, quota = cpu_quota();
-    if (cpu_places_here(places, THREADS_MAX, &cores) == 0)
-        cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (quota > 0 && quota < cores)
-        cores = quota;
-    return cores > 0 ? cores : 1;
-}
-
-/* Keeps worker i on the memory node of the CPU that is its turn, if there are several nodes. */
-static void bind_worker(pthread_t thread, int i, const struct cpu_place *places, int n)
-{
-    cpu_set_t set;
-    int others = 0;
-    CPU_ZERO(&set);
-    for (int k = 0; k < n; k++) {
-        if (places[k].node == places[i % n].node)
-            CPU_SET((size_t)places[k].cpu, &set);
-        else
-            others++;
-    }
-    if (others > 0)
-        pthread_setaffinity_np(thread, sizeof set, &set); /* advice: without it the kernel places the thread */
-}
-
-int pool_open(struct pool **out, int n_threads, struct err *e)
-{
-    *out = NULL;
-    if (n_threads == 0)
-        n_threads = cpu_usable();
-    if (n_threads < 1 || n_threads > THREADS_MAX)
-        return err_set(e, HD_EARG, "threads: %d is outside 1..%d", n_threads, THREADS_MAX);
-    struct pool *p = xcalloc(1, sizeof *p);
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->wake, NULL);
-    pthread_cond_init(&p->finished, NULL);
-    struct cpu_place places[THREADS_MAX];
-    int n_cores, n_places = cpu_places_here(places, THREADS_MAX, &n_cores);
     p->workers = xcalloc((size_t)n_threads, sizeof *p->workers);
-    p->n_threads = 1;
     for (int i = 1; i < n_threads; i++) {
         struct worker *w = &p->workers[i - 1];
         w->pool = p;
         w->i_thread = i;
         int errnum = pthread_create(&w->thread, NULL, worker_main, w);
-        if (errnum != 0) {
-            pool_close(&p);
+        if (errnum != 0)
             return err_sys(e, errnum, "cannot start thread %d of %d", i + 1, n_threads);
-        }
         p->n_threads++;
-        if (n_places > 0)
-            bind_worker(w->thread, i, places, n_places);
     }
-    *out = p;
     return HD_OK;
+}
+
+int pool_open(struct pool **out, int n_threads, struct err *e)
+{
+    *out = NULL;
+    if (n_threads < 0 || n_threads > THREADS_MAX)
+        return err_set(e, HD_EARG, "threads: %d is outside 1..%d", n_threads, THREADS_MAX);
+    struct topology *t;
+    int rc = topology_open(&t, NULL, NULL, e);
+    if (rc != HD_OK)
+        return rc;
+    struct pool *p = xcalloc(1, sizeof *p);
+    p->topology = t;
+    p->n_threads = 1;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->finished, NULL);
+    if (n_threads == 0)
+        n_threads = cpu_usable(t) < THREADS_MAX ? cpu_usable(t) : THREADS_MAX;
+    rc = start_workers(p, n_threads, e);
+    if (rc != HD_OK)
+        pool_close(&p);
+    *out = p;
+    return rc;
 }
 
 void pool_close(struct pool **pp)
@@ -197,6 +164,7 @@ void pool_close(struct pool **pp)
     pthread_cond_destroy(&p->finished);
     pthread_mutex_destroy(&p->lock);
     free(p->workers);
+    topology_close(&p->topology);
     free(p);
     *pp = NULL;
 }
@@ -204,6 +172,11 @@ void pool_close(struct pool **pp)
 int pool_threads(const struct pool *p)
 {
     return p == NULL ? 1 : p->n_threads;
+}
+
+const struct topology *pool_topology(const struct pool *p)
+{
+    return p->topology;
 }
 
 /* Both sides are sequentially consistent, as in next_generation: whoever finishes the last task sees us waiting, or we see

@@ -1,74 +1,18 @@
-/* Where the CPUs of this process sit: cores, hardware threads and memory nodes, as the kernel tells under /sys. */
+/* Where threads and memory sit: cores, hardware threads and memory nodes, as hwloc finds them. */
 #include "base/base.h"
 
-#include <sched.h>
+#include <errno.h>
+#include <hwloc.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-enum { PATH_BYTES = 512, LIST_BYTES = 4096 };
-
-static bool read_text(const char *path, char *text, size_t bytes)
-{
-    FILE *f = fopen(path, "r");
-    if (f == NULL)
-        return false;
-    size_t n = fread(text, 1, bytes - 1, f);
-    text[n] = '\0';
-    fclose(f);
-    return n > 0;
-}
-
-static int read_number(const char *sys, int cpu, const char *name, int otherwise)
-{
-    char path[PATH_BYTES], text[32], *end = text;
-    snprintf(path, sizeof path, "%s/cpu/cpu%d/topology/%s", sys, cpu, name);
-    long v = read_text(path, text, sizeof text) ? strtol(text, &end, 10) : 0;
-    return end != text ? (int)v : otherwise;
-}
-
-/* The next range of a list like "0-3,8,10-11"; false at its end. */
-static bool next_range(const char **list, int *first, int *last)
-{
-    char *end;
-    long a = strtol(*list, &end, 10), b = a;
-    if (end == *list)
-        return false;
-    if (*end == '-')
-        b = strtol(end + 1, &end, 10);
-    *list = *end == ',' ? end + 1 : end;
-    *first = (int)a;
-    *last = (int)b;
-    return true;
-}
-
-static void set_nodes(const char *sys, struct cpu_place *p, int n)
-{
-    char path[PATH_BYTES], online[LIST_BYTES], cpus[LIST_BYTES];
-    snprintf(path, sizeof path, "%s/node/online", sys);
-    if (!read_text(path, online, sizeof online))
-        return;
-    const char *nodes = online;
-    for (int first, last; next_range(&nodes, &first, &last);) {
-        for (int node = first; node <= last; node++) {
-            snprintf(path, sizeof path, "%s/node/node%d/cpulist", sys, node);
-            const char *list = cpus;
-            for (int a, b; read_text(path, cpus, sizeof cpus) && next_range(&list, &a, &b);)
-                for (int i = 0; i < n; i++)
-                    if (p[i].cpu >= a && p[i].cpu <= b)
-                        p[i].node = node;
-        }
-    }
-}
 
 /* Ranks: which hardware thread of its core, and how many of that rank come before it on its node. */
 static void set_ranks(struct cpu_place *p, int n)
 {
     for (int i = 0; i < n; i++)
         for (int k = 0; k < i; k++)
-            p[i].thread += p[k].package == p[i].package && p[k].core == p[i].core;
+            p[i].thread += p[k].core == p[i].core;
     for (int i = 0; i < n; i++)
         for (int k = 0; k < i; k++)
             p[i].turn += p[k].thread == p[i].thread && p[k].node == p[i].node;
@@ -84,44 +28,119 @@ static int compare(const void *a, const void *b)
     return x->node != y->node ? (x->node < y->node ? -1 : 1) : (x->cpu > y->cpu) - (x->cpu < y->cpu);
 }
 
-int cpu_places(const char *sys, const int *cpus, int n, struct cpu_place *out)
+/* Without a core around it a CPU is one by itself. Of several nodes at a CPU (two kinds of memory) the first is its own. */
+static struct cpu_place place_of(hwloc_topology_t hw, hwloc_obj_t pu)
 {
-    int cores = 0;
-    for (int i = 0; i < n; i++) {
-        out[i] = (struct cpu_place){.cpu = cpus[i]};
-        out[i].package = read_number(sys, cpus[i], "physical_package_id", 0);
-        out[i].core = read_number(sys, cpus[i], "core_id", cpus[i]);
+    hwloc_obj_t core = hwloc_get_ancestor_obj_by_type(hw, HWLOC_OBJ_CORE, pu);
+    int node = hwloc_bitmap_first(pu->nodeset);
+    return (struct cpu_place){.cpu = (int)pu->os_index, .core = (int)(core != NULL ? core : pu)->logical_index,
+                              .node = node > 0 ? node : 0};
+}
+
+static void find_places(struct topology *t, hwloc_const_bitmap_t cpus)
+{
+    int n = hwloc_bitmap_weight(cpus);
+    t->places = xcalloc(n > 0 ? (size_t)n : 1, sizeof *t->places);
+    for (int cpu = hwloc_bitmap_first(cpus); cpu >= 0; cpu = hwloc_bitmap_next(cpus, cpu))
+        t->places[t->n_places++] = place_of(t->hwloc, hwloc_get_pu_obj_by_os_index(t->hwloc, (unsigned)cpu));
+    set_ranks(t->places, t->n_places);
+    qsort(t->places, (size_t)t->n_places, sizeof *t->places, compare);
+    for (int i = 0; i < t->n_places; i++)
+        t->n_cores += t->places[i].thread == 0;
+}
+
+/* Nothing but CPUs, cores and nodes is looked for (no caches, devices, distances), and no thread is moved to look. Groups
+ * are what hwloc hangs nodes on. */
+static int load(hwloc_topology_t hw, const char *machine)
+{
+    hwloc_topology_set_all_types_filter(hw, HWLOC_TYPE_FILTER_KEEP_NONE);
+    hwloc_topology_set_type_filter(hw, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
+    hwloc_topology_set_type_filter(hw, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
+    hwloc_topology_set_flags(hw, HWLOC_TOPOLOGY_FLAG_DONT_CHANGE_BINDING | HWLOC_TOPOLOGY_FLAG_NO_DISTANCES |
+                                     HWLOC_TOPOLOGY_FLAG_NO_MEMATTRS | HWLOC_TOPOLOGY_FLAG_NO_CPUKINDS);
+    if (machine != NULL && hwloc_topology_set_synthetic(hw, machine) != 0)
+        return -1;
+    return hwloc_topology_load(hw);
+}
+
+int topology_open(struct topology **out, const char *machine, const char *cpus, struct err *e)
+{
+    *out = NULL;
+    struct topology *t = xcalloc(1, sizeof *t);
+    if (hwloc_topology_init(&t->hwloc) != 0 || load(t->hwloc, machine) != 0) {
+        int errnum = errno;
+        topology_close(&t);
+        return err_sys(e, errnum, "hwloc cannot tell cores and memory nodes of %s",
+                       machine != NULL ? machine : "this machine");
     }
-    set_nodes(sys, out, n);
-    set_ranks(out, n);
-    qsort(out, (size_t)n, sizeof *out, compare);
-    for (int i = 0; i < n; i++)
-        cores += out[i].thread == 0;
-    return cores;
+    hwloc_bitmap_t set = hwloc_bitmap_alloc();
+    if (cpus != NULL)
+        hwloc_bitmap_list_sscanf(set, cpus);
+    else if (machine != NULL || hwloc_get_cpubind(t->hwloc, set, HWLOC_CPUBIND_THREAD) != 0)
+        hwloc_bitmap_fill(set);
+    hwloc_bitmap_and(set, set, hwloc_topology_get_topology_cpuset(t->hwloc));
+    find_places(t, set);
+    hwloc_bitmap_free(set);
+    *out = t;
+    return HD_OK;
 }
 
-int cpu_places_here(struct cpu_place *out, int max, int *n_cores)
+void topology_close(struct topology **pt)
 {
-    cpu_set_t set;
-    int *cpus = xcalloc((size_t)max, sizeof *cpus), n = 0;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        for (int i = 0; i < CPU_SETSIZE && n < max; i++)
-            if (CPU_ISSET((size_t)i, &set))
-                cpus[n++] = i;
-    *n_cores = cpu_places("/sys/devices/system", cpus, n, out);
-    free(cpus);
-    return n;
+    struct topology *t = *pt;
+    if (t == NULL)
+        return;
+    if (t->hwloc != NULL)
+        hwloc_topology_destroy(t->hwloc);
+    free(t->places);
+    free(t);
+    *pt = NULL;
 }
 
-bool memory_interleave(void *p, size_t bytes)
+void topology_stay(const struct topology *t, int i_thread)
 {
-    enum { MAX_NODES = 64, INTERLEAVE = 3 /* MPOL_INTERLEAVE of the kernel's interface */ };
-    struct cpu_place places[1024];
-    unsigned long mask = 0;
-    int cores, n = cpu_places_here(places, (int)COUNT_OF(places), &cores);
-    for (int i = 0; i < n; i++)
-        mask |= places[i].node < MAX_NODES ? 1ul << places[i].node : 0;
-    if ((mask & (mask - 1)) == 0)
-        return false;
-    return syscall(SYS_mbind, p, bytes, INTERLEAVE, &mask, (unsigned long)MAX_NODES + 1, 0u) == 0;
+    hwloc_bitmap_t set = hwloc_bitmap_alloc();
+    int others = 0;
+    for (int i = 0; i < t->n_places; i++) {
+        if (t->places[i].node == t->places[i_thread % t->n_places].node)
+            hwloc_bitmap_set(set, (unsigned)t->places[i].cpu);
+        else
+            others++;
+    }
+    if (others > 0)
+        hwloc_set_cpubind(t->hwloc, set, HWLOC_CPUBIND_THREAD); /* advice: without it the kernel places the thread */
+    hwloc_bitmap_free(set);
+}
+
+bool topology_interleave(const struct topology *t, void *p, size_t bytes)
+{
+    hwloc_bitmap_t nodes = hwloc_bitmap_alloc();
+    for (int i = 0; i < t->n_places; i++)
+        hwloc_bitmap_set(nodes, (unsigned)t->places[i].node);
+    bool done = hwloc_bitmap_weight(nodes) > 1 &&
+                hwloc_set_area_membind(t->hwloc, p, bytes, nodes, HWLOC_MEMBIND_INTERLEAVE, HWLOC_MEMBIND_BYNODESET) == 0;
+    hwloc_bitmap_free(nodes);
+    return done;
+}
+
+/* ---------------------------------------------------------------- threads worth having */
+
+/* CPUs' worth of time that the cgroup grants, rounded up; 0 when there is no limit. */
+static int cpu_quota(void)
+{
+    long quota = 0, period = 0;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (f == NULL)
+        return 0;
+    int n = fscanf(f, "%ld %ld", &quota, &period); /* "max 100000" reads nothing */
+    fclose(f);
+    return n == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
+}
+
+int cpu_usable(const struct topology *t)
+{
+    int cores = t->n_cores > 0 ? t->n_cores : (int)sysconf(_SC_NPROCESSORS_ONLN), quota = cpu_quota();
+    if (quota > 0 && quota < cores)
+        cores = quota;
+    return cores > 0 ? cores : 1;
 }

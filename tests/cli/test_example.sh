@@ -6,7 +6,7 @@ CC=${CC:-gcc}
 ask=$tap_dir/ask
 
 # shellcheck disable=SC2086
-run $CC -std=c11 -Wall -Wextra -Werror $SAN -Iinclude -o "$ask" examples/ask.c "$B/libhadal.a" -ljansson -lpcre2-8 -lxxhash -luring -lm -pthread
+run $CC -std=c11 -Wall -Wextra -Werror $SAN -Iinclude -o "$ask" examples/ask.c "$B/libhadal.a" -ljansson -lpcre2-8 -lxxhash -luring -lhwloc -lm -pthread
 report 'the example compiles against libhadal.a' "$(cat "$tap_err")"
 run "$ask" models/tiny 'Who are you?'
 expect_text 'the example answers' ' tokens'

@@ -136,7 +136,7 @@ static void counts_are_checked(void **state)
     struct pool *p;
     struct err e = {0};
     assert_int_equal(pool_open(&p, 0, &e), HD_OK);
-    assert_int_equal(pool_threads(p), cpu_usable());
+    assert_int_equal(pool_threads(p), cpu_usable(pool_topology(p)));
     pool_close(&p);
 }
 

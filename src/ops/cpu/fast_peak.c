@@ -30,21 +30,21 @@ double fast_peak_flops(enum cpu_isa isa)
 
 /* ---------------------------------------------------------------- all threads */
 
-enum { BURN_TURNS = 15000, BURN_TASKS = 64, READ_PART = 4 << 20, RUNS = 5, PLACES_MAX = 1024 };
+enum { BURN_TURNS = 15000, BURN_TASKS = 64, READ_PART = 4 << 20, RUNS = 5 };
 
 struct peak_job {
     const struct fast_kern *k;
     const uint8_t *mem;
     double work[BURN_TASKS];
-    struct cpu_place place[PLACES_MAX];
-    int n_places;
+    const struct topology *topology; /* NULL: threads stay where they are */
 };
 
 /* Every thread on a CPU of its own: a run is too short for the kernel to part two threads that woke on the same one. */
 static void take_place(const struct peak_job *j, int i_thread)
 {
     cpu_set_t set;
-    int cpu = j->n_places > 0 ? j->place[i_thread % j->n_places].cpu : -1;
+    const struct topology *t = j->topology;
+    int cpu = t != NULL && t->n_places > 0 ? t->places[i_thread % t->n_places].cpu : -1;
     if (cpu < 0 || sched_getcpu() == cpu)
         return;
     CPU_ZERO(&set);
@@ -133,9 +133,8 @@ struct fast_peaks fast_peaks_measure(struct pool *p, enum cpu_isa isa, const voi
     struct fast_peaks best = {0};
     struct peak_job j = {.mem = mem};
     cpu_set_t before;
-    int cores;
     bool bound = sched_getaffinity(0, sizeof before, &before) == 0;
-    j.n_places = bound ? cpu_places_here(j.place, PLACES_MAX, &cores) : 0;
+    j.topology = bound ? pool_topology(p) : NULL;
     for (int i = 0; i < RUNS; i++)
         best = fast_peaks_max(best, measure_once(p, isa, &j, bytes));
     if (bound)

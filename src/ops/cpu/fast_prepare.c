@@ -14,16 +14,17 @@ struct chunk {
 };
 
 struct fast_store {
+    const struct topology *topology;
     struct chunk *chunks; /* the newest first; only it has room */
 };
 
-static struct chunk *chunk_open(size_t bytes)
+static struct chunk *chunk_open(const struct topology *t, size_t bytes)
 {
     bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    memory_interleave(p, bytes);
+    topology_interleave(t, p, bytes);
     madvise(p, bytes, MADV_HUGEPAGE); /* advice: without huge pages the same bytes are read, slower */
     struct chunk *c = xcalloc(1, sizeof *c);
     c->at = p;
@@ -35,7 +36,7 @@ static struct chunk *chunk_open(size_t bytes)
 static uint8_t *store_take(struct fast_store *s, size_t bytes)
 {
     if (s->chunks == NULL || s->chunks->bytes - s->chunks->used < bytes) {
-        struct chunk *c = chunk_open(bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES);
+        struct chunk *c = chunk_open(s->topology, bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES);
         if (c == NULL)
             return NULL;
         c->next = s->chunks;
@@ -90,8 +91,10 @@ bool fast_pack(struct dev *d, const struct wmat *w, void *mem)
 static uint8_t *take(struct cpu_dev *c, const struct wmat *w, size_t bytes)
 {
     _Static_assert(sizeof(struct il16) <= HEAD_BYTES, "the description precedes the lines");
-    if (c->store == NULL)
+    if (c->store == NULL) {
         c->store = xcalloc(1, sizeof *c->store);
+        c->store->topology = pool_topology(c->pool);
+    }
     uint8_t *mem = store_take(c->store, HEAD_BYTES + bytes);
     if (mem == NULL)
         err_set(&c->first_error, HD_ENOMEM, "no memory for a packed copy of a %dx%d matrix (%zu bytes)", w->rows, w->cols,
