@@ -136,6 +136,108 @@ static bool check_case(const struct index_spec *t, const struct level *l, struct
     return ok;
 }
 
+/* ---------------------------------------------------------------- which way a group goes */
+
+enum { WAY_DIM = 128, WAY_HEADS = 5, GROUP_TOP = 32 };
+
+/* A block of FP4 codes with exponent byte e, the largest magnitude in the first column. */
+static void place_block(struct rng *r, uint8_t *key, int b, int e)
+{
+    for (int i = 0; i < 16; i++)
+        key[16 * b + i] = (uint8_t)rng_below(r, 256);
+    key[16 * b] |= 7;
+    key[WAY_DIM / 2 + b] = (uint8_t)e;
+}
+
+/* The query's values: all of a head's are as large as FP4 has them, or small; the last blocks 2^spread larger. */
+static void place_query(float *q, bool large, int spread, int n_blocks)
+{
+    for (int i = 0; i < WAY_HEADS * WAY_DIM; i++) {
+        float v = i % 32 == 0 || large ? 6 : (float)(i % 3) * 0.5f;
+        q[i] = (i * 7 % 5 < 2 ? -v : v) * (i % WAY_DIM >= WAY_DIM - 32 * n_blocks ? pow2f(spread) : 1);
+    }
+}
+
+struct way_call {
+    const struct fast_kern *k;
+    struct fast_query *q;
+    const uint8_t *keys;
+    size_t stride;
+    float *score;
+    enum index_way way;
+};
+
+static void call_way(void *arg)
+{
+    struct way_call *c = arg;
+    c->way = c->k->index_scores(c->q, c->keys, c->stride, c->score);
+}
+
+struct way_spec {
+    bool large;
+    int query_spread, n_blocks, key_spread;
+    int near; /* what 16-bit sums allow */
+};
+
+/* One group whose last key alone is `key_spread` apart: it goes the way that was asked for, and scores alike. */
+static bool way_right(const struct level *l, const struct way_spec *t, struct rng *r, const char **why)
+{
+    struct cpu_dev dev = {.fast = l->fast};
+    struct kv_dims dims = kv_dims_of(KV_FP8, 512, 64, WAY_DIM);
+    struct fast_query q, q_ref;
+    float values[WAY_HEADS * WAY_DIM], w[WAY_HEADS] = {1, -0.5f, 0.25f, 3, -1}, score[GROUP_TOP], truth[GROUP_TOP];
+    float *mem = xcalloc(2 * fast_query_floats(WAY_HEADS, WAY_DIM), sizeof *mem);
+    uint8_t keys[GROUP_TOP * (WAY_DIM / 2 + WAY_DIM / 32)];
+    int n = l->fast->index_keys;
+    for (int i = 0; i < n; i++)
+        for (int b = 0; b < WAY_DIM / 32; b++)
+            place_block(r, keys + (size_t)i * dims.index_bytes, b, 120 + (i == n - 1 && b == 2 ? t->key_spread : 0));
+    place_query(values, t->large, t->query_spread, t->n_blocks);
+    bool ok = fast_query_pack(&dev, &dims, WAY_HEADS, values, w, mem, &q);
+    dev.fast = levels[0].fast;
+    ok = fast_query_pack(&dev, &dims, WAY_HEADS, values, w, mem + fast_query_floats(WAY_HEADS, WAY_DIM), &q_ref) && ok;
+    *why = "the query is not packed";
+    struct way_call c = {l->fast, &q, keys, dims.index_bytes, score, INDEX_REFUSED};
+    ok = ok && run_caught(call_way, &c);
+    bool wide = q.near == INDEX_NEAR_MAX && t->near < INDEX_NEAR_MAX; /* sums in 32 bits */
+    enum index_way way = l->fast == levels[0].fast || t->key_spread > (wide ? INDEX_NEAR_MAX : t->near) ? INDEX_BLOCKS
+                                                                                                        : INDEX_NEAR;
+    if (ok && (c.way != way || (!wide && q.near != t->near))) {
+        *why = "it went another way";
+        ok = false;
+    }
+    for (int i = 0; ok && i < n; i++) {
+        *why = "other scores than by definition";
+        ok = levels[0].fast->index_scores(&q_ref, keys + (size_t)i * dims.index_bytes, dims.index_bytes, &truth[i]) &&
+             f32_bits(truth[i]) == f32_bits(score[i]);
+    }
+    free(mem);
+    return ok;
+}
+
+/* A block of large values has magnitudes of 192 2^spread in each half of its words; a head's, times 12 2^distance, must stay
+ * below 2^15. */
+static void check_index_ways(const struct level *l)
+{
+    static const struct way_spec ways[] = {
+        {false, 0, 1, 0, 2}, {false, 0, 1, 1, 2}, {false, 0, 1, 2, 2}, {false, 0, 1, 3, 2}, {false, 0, 1, 12, 2},
+        {false, 3, 1, 2, 2}, {true, 0, 1, 1, 1}, {true, 0, 1, 2, 1}, {true, 2, 1, 1, 1}, {true, 3, 1, 0, 0},
+        {true, 3, 1, 1, 0}, {true, 3, 3, 0, -1},
+    };
+    struct rng r = {check_seed};
+    const char *why = "";
+    char text[160] = "";
+    bool ok = true;
+    for (int turn = 0; ok && turn < 20; turn++)
+        for (size_t i = 0; ok && i < COUNT_OF(ways); i++) {
+            ok = way_right(l, &ways[i], &r, &why);
+            if (!ok)
+                snprintf(text, sizeof text, "%s values, spreads %d and %d: %s", ways[i].large ? "large" : "small",
+                         ways[i].query_spread, ways[i].key_spread, why);
+        }
+    report(ok, "index scores, which way", l->name, text);
+}
+
 void check_index_kernels(void)
 {
     static const struct index_spec cases[] = {
@@ -155,5 +257,6 @@ void check_index_kernels(void)
                              cases[i].dim, cases[i].n, cases[i].q_spread, cases[i].key_spread, why);
             }
         report(ok, "index scores", levels[l].name, text);
+        check_index_ways(&levels[l]);
     }
 }

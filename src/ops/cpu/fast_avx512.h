@@ -24,6 +24,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_set32(x) _mm512_set1_epi32((int)(x))
 #define vi_and(a, b) _mm512_and_si512(a, b)
 #define vi_add32(a, b) _mm512_add_epi32(a, b)
+#define vi_sub32(a, b) _mm512_sub_epi32(a, b)
 #define vi_max32(a, b) _mm512_max_epi32(a, b)
 #define vi_even_16(v) _mm512_srai_epi16(_mm512_slli_epi16(v, 8), 4)
 #define vi_odd_16(v) _mm512_srai_epi16(v, 4)
@@ -34,6 +35,20 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 /* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */
 #define vi_low16_pairs(a, b) _mm512_unpacklo_epi16(a, b)
 #define vi_high16_pairs(a, b) _mm512_unpackhi_epi16(a, b)
+/* 32-bit and 64-bit values of a and b alternating, from the low or the high half of each 128 bits */
+#define vi_low32_pairs(a, b) _mm512_unpacklo_epi32(a, b)
+#define vi_high32_pairs(a, b) _mm512_unpackhi_epi32(a, b)
+#define vi_low64_pairs(a, b) _mm512_unpacklo_epi64(a, b)
+#define vi_high64_pairs(a, b) _mm512_unpackhi_epi64(a, b)
 #define vi_lookup(table, index) _mm512_shuffle_epi8(table, index)
 #define vi_table16(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_widen8(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+
+/* 16 bytes each at p, p + step, p + 2 step and p + 3 step */
+static inline __attribute__((always_inline)) vi vi_load_rows(const uint8_t *p, size_t step)
+{
+    vi v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + step)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * step)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 3 * step)), 3);
+}

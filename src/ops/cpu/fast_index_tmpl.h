@@ -1,139 +1,204 @@
-/* Part of fast_tmpl.h: scores of stored index rows by byte products. */
+/* Part of fast_tmpl.h: scores of stored index rows by byte products. A group of keys is turned, so that lanes are keys, and
+ * meets all heads. Where the keys' block exponents are close (near), 2^distance goes into the key codes and a head's sum
+ * runs over all blocks at once; else every block is summed, scaled and joined to 32 bits by itself. Both are exact. */
 
-enum { INDEX_DIM_MAX = 256, INDEX_GROUPS = 2 };
+enum { INDEX_DIM_MAX = 256, INDEX_GROUPS = 2, INDEX_KEYS = INDEX_GROUPS * LANES };
 
-/* LANES keys, lanes being keys: code vectors [dim/8][2], block scales, 2^lowest. */
-struct key_group {
-    vi code[INDEX_DIM_MAX / 4];
-    vi scale[INDEX_DIM_MAX / 32];
-    float lowest[LANES];
+/* INDEX_KEYS keys: their codes, for blocks apart 2^distance too, 2^lowest. */
+struct turned_keys {
+    vi code[INDEX_DIM_MAX / 4][INDEX_GROUPS]; /* of columns 0,2,4,6 and 1,3,5,7 of every eight */
+    vi scale[INDEX_DIM_MAX / 32][INDEX_GROUPS];
+    float lowest[INDEX_KEYS];
 };
 
-/* Words d .. d+3 of four keys turned: words of the same place side by side. */
-ALWAYS_INLINE void turn_words(const uint8_t *keys, size_t stride, uint32_t *words)
+struct key_scales {
+    int lowest[INDEX_KEYS], distance[INDEX_DIM_MAX / 32][INDEX_KEYS];
+    int farthest; /* the largest distance */
+};
+
+/* Those of one key whose blocks are far apart, since blocks of zeros do not count. */
+static bool load_far_scales(struct key_scales *s, int i, const uint8_t *key, int dim)
 {
-    typedef uint32_t quad __attribute__((vector_size(16)));
-    quad k[4], ab, cd;
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        memcpy(&k[i], keys + (size_t)i * stride, sizeof k[i]);
-    ab = __builtin_shufflevector(k[0], k[1], 0, 4, 1, 5);
-    cd = __builtin_shufflevector(k[2], k[3], 0, 4, 1, 5);
-    quad out0 = __builtin_shufflevector(ab, cd, 0, 1, 4, 5), out1 = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    ab = __builtin_shufflevector(k[0], k[1], 2, 6, 3, 7);
-    cd = __builtin_shufflevector(k[2], k[3], 2, 6, 3, 7);
-    quad out2 = __builtin_shufflevector(ab, cd, 0, 1, 4, 5), out3 = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    memcpy(words, &out0, sizeof out0);
-    memcpy(words + LANES, &out1, sizeof out1);
-    memcpy(words + 2 * LANES, &out2, sizeof out2);
-    memcpy(words + 3 * LANES, &out3, sizeof out3);
+    int distance[INDEX_DIM_MAX / 32];
+    bool fits = key_exponents(key, dim, &s->lowest[i], distance);
+    for (int b = 0; b < dim / 32; b++)
+        s->distance[b][i] = distance[b];
+    return fits;
 }
 
-/* Exponents of all keys side by side; those with blocks far apart one by one, since blocks of zeros do not count. */
-ALWAYS_INLINE bool load_exponents(const uint8_t *keys, size_t stride, int dim, int *lowest, int (*distance)[LANES])
+ALWAYS_INLINE bool load_scales(struct key_scales *s, const uint8_t *keys, size_t stride, int dim)
 {
-    int highest[LANES] = {0}, spread = 0;
-    for (int i = 0; i < LANES; i++)
-        lowest[i] = 255;
-    for (int b = 0; b < dim / 32; b++) {
-        for (int i = 0; i < LANES; i++)
-            distance[b][i] = keys[(size_t)i * stride + (size_t)(dim / 2 + b)];
-        for (int i = 0; i < LANES; i++) {
-            int e = distance[b][i];
-            lowest[i] = e < lowest[i] ? e : lowest[i];
+    int highest[INDEX_KEYS] = {0};
+    bool fits = true;
+    for (int i = 0; i < INDEX_KEYS; i++)
+        s->lowest[i] = 255;
+    for (int b = 0; b < dim / 32; b++)
+        for (int i = 0; i < INDEX_KEYS; i++)
+            s->distance[b][i] = keys[(size_t)i * stride + (size_t)(dim / 2 + b)];
+    for (int b = 0; b < dim / 32; b++)
+        for (int i = 0; i < INDEX_KEYS; i++) {
+            int e = s->distance[b][i];
+            s->lowest[i] = e < s->lowest[i] ? e : s->lowest[i];
             highest[i] = e > highest[i] ? e : highest[i];
         }
-    }
-    for (int i = 0; i < LANES; i++)
-        spread = highest[i] - lowest[i] > spread ? highest[i] - lowest[i] : spread;
+    s->farthest = 0;
+    for (int i = 0; i < INDEX_KEYS; i++)
+        s->farthest = highest[i] - s->lowest[i] > s->farthest ? highest[i] - s->lowest[i] : s->farthest;
     for (int b = 0; b < dim / 32; b++)
-        for (int i = 0; i < LANES; i++)
-            distance[b][i] -= lowest[i];
-    for (int i = 0; spread > FAST_KEY_SPREAD && i < LANES; i++) {
-        int of_key[INDEX_DIM_MAX / 32];
-        if (!key_exponents(keys + (size_t)i * stride, dim, &lowest[i], of_key))
-            return false;
-        for (int b = 0; b < dim / 32; b++)
-            distance[b][i] = of_key[b];
-    }
-    return true;
+        for (int i = 0; i < INDEX_KEYS; i++)
+            s->distance[b][i] -= s->lowest[i];
+    for (int i = 0; s->farthest > FAST_KEY_SPREAD && i < INDEX_KEYS; i++)
+        fits = load_far_scales(s, i, keys + (size_t)i * stride, dim) && fits;
+    return fits;
 }
 
-static NO_INLINE bool load_keys(struct key_group *g, const uint8_t *keys, size_t stride, int dim)
+/* 16 bytes of LANES keys turned: word w of all keys in out[w]. */
+ALWAYS_INLINE void turn_words(const uint8_t *keys, size_t stride, vi *out)
 {
-    vi table = vi_table16(fp4_offset_codes), low = vi_set32(0x0f0f0f0f);
-    uint32_t word[INDEX_DIM_MAX / 8 * LANES], scale[INDEX_DIM_MAX / 32][LANES];
-    int lowest[LANES], distance[INDEX_DIM_MAX / 32][LANES];
-    if (!load_exponents(keys, stride, dim, lowest, distance))
-        return false;
-    for (int i = 0; i < LANES; i++)
-        g->lowest[i] = f32_from_e8m0((uint8_t)lowest[i]);
-    for (int b = 0; b < dim / 32; b++)
-        for (int i = 0; i < LANES; i++)
-            scale[b][i] = vi_scale_word(distance[b][i]);
-    for (int d = 0; d < dim / 8; d += 4)
-        for (int i = 0; i < LANES; i += 4)
-            turn_words(keys + (size_t)i * stride + (size_t)d * 4, stride, word + d * LANES + i);
-    for (int b = 0; b < dim / 32; b++)
-        g->scale[b] = vi_load(scale[b]);
-    for (int d = 0; d < dim / 8; d++) {
-        vi v = vi_load(word + d * LANES);
-        g->code[2 * d] = vi_lookup(table, vi_and(v, low));
-        g->code[2 * d + 1] = vi_lookup(table, vi_and(vi_srl16_4(v), low));
-    }
-    return true;
+    vi k[4];
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        k[i] = vi_load_rows(keys + (size_t)i * stride, 4 * stride);
+    vi low01 = vi_low32_pairs(k[0], k[1]), low23 = vi_low32_pairs(k[2], k[3]);
+    vi high01 = vi_high32_pairs(k[0], k[1]), high23 = vi_high32_pairs(k[2], k[3]);
+    out[0] = vi_low64_pairs(low01, low23);
+    out[1] = vi_high64_pairs(low01, low23);
+    out[2] = vi_low64_pairs(high01, high23);
+    out[3] = vi_high64_pairs(high01, high23);
 }
 
-/* sum[i] + weight_h relu(D_h) of nh heads from h on, for every group i of keys. */
-ALWAYS_INLINE void index_heads(const struct fast_query *q, const struct key_group *g, int h, const int nh, vf *sum)
+/* Block b of group i. Near: 2^distance 2 e2m1 + INDEX_OFFSET, so that the offset is the same for all keys. */
+ALWAYS_INLINE void load_block(struct turned_keys *t, const struct key_scales *s, const uint8_t *keys, size_t stride, int b,
+                              int i, const bool near)
 {
-    enum { MOST = INDEX_HEADS * INDEX_GROUPS };
-    vi total[MOST];
-    const int32_t *x = q->words + h, *start = q->start + h;
-    const int n = nh * INDEX_GROUPS; /* sum i: head i / INDEX_GROUPS, group i % INDEX_GROUPS */
+    const vi table = vi_table16(fp4_offset_codes), low = vi_set32(0x0f0f0f0f);
+    vi word[4], distance = vi_load(s->distance[b] + i * LANES), offset;
+    if (near)
+        offset = vi_sub32(vi_set32(INDEX_OFFSET * 0x01010101u), vi_sllv32(vi_set32(12 * 0x01010101u), distance));
+    turn_words(keys + (size_t)(i * LANES) * stride + (size_t)(16 * b), stride, word);
+    UNROLL
+    for (int k = 0; k < 8; k++) {
+        vi nibbles = k % 2 == 0 ? word[k / 2] : vi_srl16_4(word[k / 2]);
+        vi code = vi_lookup(table, vi_and(nibbles, low));
+        t->code[8 * b + k][i] = near ? vi_add32(vi_sllv32(code, distance), offset) : code;
+    }
+}
+
+ALWAYS_INLINE void load_keys(struct turned_keys *t, const struct key_scales *s, const uint8_t *keys, size_t stride, int dim,
+                             const bool near)
+{
+    for (int i = 0; i < INDEX_KEYS; i++)
+        t->lowest[i] = f32_from_e8m0((uint8_t)s->lowest[i]);
+    for (int b = 0; b < dim / 32; b++)
+        for (int i = 0; i < INDEX_GROUPS; i++)
+            load_block(t, s, keys, stride, b, i, near);
+    for (int b = 0; !near && b < dim / 32; b++) {
+        uint32_t scale[INDEX_KEYS];
+        for (int i = 0; i < INDEX_KEYS; i++)
+            scale[i] = vi_scale_word(s->distance[b][i]);
+        for (int i = 0; i < INDEX_GROUPS; i++)
+            t->scale[b][i] = vi_load(scale + i * LANES);
+    }
+}
+
+enum { INDEX_SUMS = INDEX_HEADS * INDEX_GROUPS }; /* sum i: head i / INDEX_GROUPS, group i % INDEX_GROUPS */
+
+/* The n sums' heads begin with their starts. */
+ALWAYS_INLINE void begin_sums(const int32_t *start, const int n, vi *acc)
+{
     UNROLL
     for (int i = 0; i < n; i++)
-        total[i] = vi_set32(0);
-    for (int b = 0, c = 0; b < q->dim / 32; b++, start += q->heads) {
-        vi acc[MOST];
+        acc[i] = vi_set32((uint32_t)start[i / INDEX_GROUPS]);
+}
+
+/* The products of one block. A loop of constant length, so that its unrolling needs no remainder. */
+ALWAYS_INLINE void add_block(const vi (*code)[INDEX_GROUPS], const int32_t *x, int heads, const int n, vi *acc)
+{
+    UNROLL_4
+    for (int c = 0; c < 8; c++, x += heads) {
+        vi key[INDEX_GROUPS];
+        UNROLL
+        for (int i = 0; i < INDEX_GROUPS; i++)
+            key[i] = code[c][i];
         UNROLL
         for (int i = 0; i < n; i++)
-            acc[i] = vi_set32((uint32_t)start[i / INDEX_GROUPS]);
-        UNROLL_2
-        for (int l = 0; l < 8; l++, x += q->heads, c++) {
-            vi code[INDEX_GROUPS];
-            UNROLL
-            for (int i = 0; i < INDEX_GROUPS; i++)
-                code[i] = g[i].code[c];
-            UNROLL
-            for (int i = 0; i < n; i++)
-                acc[i] = vi_digit_add(acc[i], code[i % INDEX_GROUPS], vi_set32((uint32_t)x[i / INDEX_GROUPS]));
-        }
-        UNROLL
-        for (int i = 0; i < n; i++)
-            total[i] = vi_add32(total[i], vi_scale_block(acc[i], g[i % INDEX_GROUPS].scale[b]));
+            acc[i] = vi_digit_add(acc[i], key[i % INDEX_GROUPS], vi_set32((uint32_t)x[i / INDEX_GROUPS]));
     }
+}
+
+/* sum[i] + weight_h relu(total) of the n sums' heads from h on. */
+ALWAYS_INLINE void add_heads(const struct fast_query *q, int h, const vi *total, const int n, vf *sum)
+{
     UNROLL
     for (int i = 0; i < n; i++)
         sum[i % INDEX_GROUPS] = vf_fma(vf_from_i32(vi_max32(total[i], vi_set32(0))),
                                        vf_set(q->weight[h + i / INDEX_GROUPS]), sum[i % INDEX_GROUPS]);
 }
 
-static bool index_scores(const struct fast_query *q, const uint8_t *keys, size_t stride, float *score)
+/* nh heads from h on. */
+ALWAYS_INLINE void index_heads(const struct fast_query *q, const struct turned_keys *t, int h, const int nh, const bool near,
+                               vf *sum)
 {
-    struct key_group g[INDEX_GROUPS];
-    vf sum[INDEX_GROUPS];
-    for (int i = 0; i < INDEX_GROUPS; i++) {
-        if (q->dim > INDEX_DIM_MAX || !load_keys(&g[i], keys + (size_t)(i * LANES) * stride, stride, q->dim))
-            return false;
-        sum[i] = vf_zero();
+    vi total[INDEX_SUMS], acc[INDEX_SUMS];
+    const int n = nh * INDEX_GROUPS;
+    const int32_t *x = q->words + h;
+    begin_sums(q->near_start + h, n, acc);
+    UNROLL
+    for (int i = 0; i < n; i++)
+        total[i] = vi_set32(0);
+    for (int b = 0; b < q->dim / 32; b++, x += 8 * q->heads) {
+        if (!near)
+            begin_sums(q->start + b * q->heads + h, n, acc);
+        add_block(t->code + 8 * b, x, q->heads, n, acc);
+        UNROLL
+        for (int i = 0; !near && i < n; i++)
+            total[i] = vi_add32(total[i], vi_scale_block(acc[i], t->scale[b][i % INDEX_GROUPS]));
     }
+    UNROLL
+    for (int i = 0; near && i < n; i++)
+        total[i] = vi_digit_sum(acc[i]);
+    add_heads(q, h, total, n, sum);
+}
+
+/* The two ways as functions of their own, so that each has the registers for itself. */
+ALWAYS_INLINE void score_turned(const struct fast_query *q, const struct key_scales *s, const uint8_t *keys, size_t stride,
+                                const bool near, float *score)
+{
+    struct turned_keys t;
+    vf sum[INDEX_GROUPS];
+    load_keys(&t, s, keys, stride, q->dim, near);
+    for (int i = 0; i < INDEX_GROUPS; i++)
+        sum[i] = vf_zero();
     int h = 0;
     for (; h + INDEX_HEADS <= q->heads; h += INDEX_HEADS)
-        index_heads(q, g, h, INDEX_HEADS, sum);
+        index_heads(q, &t, h, INDEX_HEADS, near, sum);
     for (; h < q->heads; h++)
-        index_heads(q, g, h, 1, sum);
+        index_heads(q, &t, h, 1, near, sum);
     for (int i = 0; i < INDEX_GROUPS; i++)
-        vf_store(score + i * LANES, vf_mul(sum[i], vf_load(g[i].lowest)));
-    return true;
+        vf_store(score + i * LANES, vf_mul(sum[i], vf_load(t.lowest + i * LANES)));
+}
+
+static NO_INLINE void score_near(const struct fast_query *q, const struct key_scales *s, const uint8_t *keys, size_t stride,
+                                 float *score)
+{
+    score_turned(q, s, keys, stride, true, score);
+}
+
+static NO_INLINE void score_blocks(const struct fast_query *q, const struct key_scales *s, const uint8_t *keys,
+                                   size_t stride, float *score)
+{
+    score_turned(q, s, keys, stride, false, score);
+}
+
+static enum index_way index_scores(const struct fast_query *q, const uint8_t *keys, size_t stride, float *score)
+{
+    struct key_scales s;
+    if (q->dim > INDEX_DIM_MAX || !load_scales(&s, keys, stride, q->dim))
+        return INDEX_REFUSED;
+    if (s.farthest > q->near) {
+        score_blocks(q, &s, keys, stride, score);
+        return INDEX_BLOCKS;
+    }
+    score_near(q, &s, keys, stride, score);
+    return INDEX_NEAR;
 }

@@ -66,14 +66,23 @@ enum { FAST_STRIP = IL16_STRIP };
  *
  *     2^(lowest key exponent) sum_h weight_h relu(D_h),  D_h = sum_b 2^(key exponent_b - lowest) (exact block dot)
  *
- * heads in ascending order by fused multiply-adds: the same bits at every level. */
+ * heads in ascending order by fused multiply-adds: the same bits at every level.
+ *
+ * Keys whose exponents are near each other take a short cut to the same integers: codes 2^distance 2 e2m1 + INDEX_OFFSET,
+ * which still are bytes, and one sum over all blocks. In 16 bits its end must fit: a head's values in the low (or high)
+ * halves of its words, magnitudes summed, times 12 2^distance stay below 2^15. */
+enum { INDEX_NEAR_MAX = 2, INDEX_OFFSET = 12 << INDEX_NEAR_MAX };
 struct fast_query {
     int heads, dim;
     int32_t *words;   /* [dim/8][2][heads]: of columns 0,2,4,6 and 1,3,5,7 of the eight */
     int32_t *start;   /* [dim/32][heads]: two 16-bit parts or one 32-bit sum, as the level adds */
+    int32_t *near_start; /* [heads]: of the sum over all blocks */
     float *weight;    /* [heads]: the head's weight times 2^(lowest e) / 4 */
+    int near;         /* keys with distances up to this take the short cut; -1: none */
 };
 enum { FAST_KEY_SPREAD = 12 /* largest difference of a key's block exponents that stays exact in 32 bits */ };
+/* How a group of keys was scored; only speed depends on it, and tests look. */
+enum index_way { INDEX_REFUSED, INDEX_BLOCKS, INDEX_NEAR };
 
 struct fast_kern {
     const char *name;
@@ -87,10 +96,10 @@ struct fast_kern {
     /* Query heads [heads][dim] of FP4 values and their weights into q, whose arrays the caller placed. False: a head's
      * exponents are too far apart, q is unusable. dim is a multiple of 32. */
     bool (*pack_query)(struct fast_query *q, const float *values, const float *weights);
-    /* Scores of n_keys stored index rows, `stride` bytes apart. False: a key's exponents are too far apart; its group of
-     * index_keys has no score. */
+    /* Scores of index_keys stored index rows, `stride` bytes apart. Refused: a key's exponents are too far apart, there is
+     * no score. */
     int index_keys;
-    bool (*index_scores)(const struct fast_query *q, const uint8_t *keys, size_t stride, float *score);
+    enum index_way (*index_scores)(const struct fast_query *q, const uint8_t *keys, size_t stride, float *score);
     /* Runs `turns` rounds of independent fused multiply-adds in registers; returns how many FLOPs that were. */
     double (*burn)(int turns);
     /* The same for the byte products of the level. */

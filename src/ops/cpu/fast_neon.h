@@ -32,6 +32,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_set32(x) vdupq_n_s32((int32_t)(x))
 #define vi_and(a, b) vandq_s32(a, b)
 #define vi_add32(a, b) vaddq_s32(a, b)
+#define vi_sub32(a, b) vsubq_s32(a, b)
 #define vi_max32(a, b) vmaxq_s32(a, b)
 #define vi_even_16(v) OF_S16(vshrq_n_s16(AS_S16(OF_U16(vshlq_n_u16(AS_U16(v), 8))), 4))
 #define vi_odd_16(v) OF_S16(vshrq_n_s16(AS_S16(v), 4))
@@ -42,6 +43,12 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 /* 16-bit values of a and b alternating, from the low or the high half */
 #define vi_low16_pairs(a, b) OF_U16(vzip1q_u16(AS_U16(a), AS_U16(b)))
 #define vi_high16_pairs(a, b) OF_U16(vzip2q_u16(AS_U16(a), AS_U16(b)))
+/* 32-bit and 64-bit values of a and b alternating, in the same way */
+#define vi_low32_pairs(a, b) vzip1q_s32(a, b)
+#define vi_high32_pairs(a, b) vzip2q_s32(a, b)
+#define vi_low64_pairs(a, b) vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)))
+#define vi_high64_pairs(a, b) vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)))
+#define vi_load_rows(p, step) ((void)(step), vi_load(p))
 #define vi_lookup(table, index) OF_U8(vqtbl1q_u8(AS_U8(table), AS_U8(index)))
 #define vi_table16(p) vreinterpretq_s32_s8(vld1q_s8(p))
 

@@ -227,6 +227,22 @@ static inline int query_block(const float *v, int32_t *twice)
     return e;
 }
 
+/* The largest distance up to INDEX_NEAR_MAX at which 16-bit sums of a head's values hold: magnitudes in the low and in the
+ * high halves of the words. */
+static inline int query_near(const int32_t *size)
+{
+#ifdef WIDE_DIGITS
+    (void)size;
+    return INDEX_NEAR_MAX;
+#else
+    int32_t most = 12 * (size[0] > size[1] ? size[0] : size[1]);
+    int near = INDEX_NEAR_MAX;
+    while (near >= 0 && most << near > INT16_MAX)
+        near--;
+    return near;
+#endif
+}
+
 static inline bool query_head(struct fast_query *q, int h, const float *values, float weight)
 {
     enum { BLOCKS_MAX = 32 };
@@ -238,6 +254,7 @@ static inline bool query_head(struct fast_query *q, int h, const float *values, 
         e[b] = query_block(values + b * 32, twice + b * 32);
         lowest = e[b] < lowest ? e[b] : lowest;
     }
+    int32_t all[2] = {0, 0}, size[2] = {0, 0};
     q->weight[h] = lowest == INT_MAX ? 0 : weight * pow2f(lowest) * 0.25f;
     for (int b = 0; b < blocks; b++) {
         int shift = e[b] == INT_MAX ? 0 : e[b] - lowest;
@@ -248,10 +265,16 @@ static inline bool query_head(struct fast_query *q, int h, const float *values, 
             int32_t v = twice[k] * (1 << shift);
             int byte = k % 8 / 2;
             ((int8_t *)&q->words[(k / 8 * 2 + k % 2) * q->heads + h])[byte] = (int8_t)v;
-            part[byte / 2] -= 12 * v;
+            part[byte / 2] -= v;
+            size[byte / 2] += v < 0 ? -v : v;
         }
-        q->start[b * q->heads + h] = index_start(part[0], part[1]);
+        q->start[b * q->heads + h] = index_start(12 * part[0], 12 * part[1]);
+        all[0] += part[0];
+        all[1] += part[1];
     }
+    int near = query_near(size);
+    q->near_start[h] = index_start(INDEX_OFFSET * all[0], INDEX_OFFSET * all[1]);
+    q->near = near < q->near ? near : q->near;
     return true;
 }
 

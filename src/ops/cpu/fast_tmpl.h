@@ -19,6 +19,7 @@
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 #define UNROLL_2 _Pragma("GCC unroll 2")
+#define UNROLL_4 _Pragma("GCC unroll 4")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))
 #define NO_INLINE __attribute__((noinline))
@@ -35,7 +36,7 @@ enum { HALVES = 16 / LANES, HALF_BYTES = 4 * LANES };
 
 const struct fast_kern KERN_NAME = {
     .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE, X_TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
-    .pack_query = pack_query, .index_keys = LANES * INDEX_GROUPS, .index_scores = index_scores,
+    .pack_query = pack_query, .index_keys = INDEX_KEYS, .index_scores = index_scores,
     .fp4 = fp4_matmul, .fp4_int8 = int8_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
     .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
 };

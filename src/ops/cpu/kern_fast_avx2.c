@@ -29,6 +29,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_set32(x) _mm256_set1_epi32((int)(x))
 #define vi_and(a, b) _mm256_and_si256(a, b)
 #define vi_add32(a, b) _mm256_add_epi32(a, b)
+#define vi_sub32(a, b) _mm256_sub_epi32(a, b)
 #define vi_max32(a, b) _mm256_max_epi32(a, b)
 #define vi_sll32_16(v) _mm256_slli_epi32(v, 16)
 #define vi_sllv32(v, n) _mm256_sllv_epi32(v, n)
@@ -40,6 +41,14 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 /* 16-bit values of a and b alternating, from the low or the high half of each 128 bits */
 #define vi_low16_pairs(a, b) _mm256_unpacklo_epi16(a, b)
 #define vi_high16_pairs(a, b) _mm256_unpackhi_epi16(a, b)
+/* 32-bit and 64-bit values of a and b alternating, in the same way */
+#define vi_low32_pairs(a, b) _mm256_unpacklo_epi32(a, b)
+#define vi_high32_pairs(a, b) _mm256_unpackhi_epi32(a, b)
+#define vi_low64_pairs(a, b) _mm256_unpacklo_epi64(a, b)
+#define vi_high64_pairs(a, b) _mm256_unpackhi_epi64(a, b)
+/* 16 bytes at p and 16 at p + step */
+#define vi_load_rows(p, step) \
+    _mm256_loadu2_m128i((const __m128i *)(const void *)((p) + (step)), (const __m128i *)(const void *)(p))
 #define vi_lookup(table, index) _mm256_shuffle_epi8(table, index)
 #define vi_table16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_widen8(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))

@@ -93,12 +93,12 @@ static void matmul(const struct il16 *w, int tile0, int n_tiles, const struct fa
 }
 
 /* One key, integers throughout. */
-static bool index_scores(const struct fast_query *q, const uint8_t *key, size_t stride, float *score)
+static enum index_way index_scores(const struct fast_query *q, const uint8_t *key, size_t stride, float *score)
 {
     int lowest, distance[32];
     (void)stride;
     if (q->dim > 256 || !key_exponents(key, q->dim, &lowest, distance))
-        return false;
+        return INDEX_REFUSED;
     float sum = 0;
     for (int h = 0; h < q->heads; h++) {
         int64_t dot = 0;
@@ -110,7 +110,7 @@ static bool index_scores(const struct fast_query *q, const uint8_t *key, size_t 
         sum = fmaf((float)(dot > 0 ? dot : 0), q->weight[h], sum);
     }
     *score = sum * f32_from_e8m0((uint8_t)lowest);
-    return true;
+    return INDEX_BLOCKS;
 }
 
 static double burn(int turns)
