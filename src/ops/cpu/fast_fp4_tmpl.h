@@ -88,23 +88,36 @@ ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const in
         sum[h] = vf_fma(vf_mul(fp4_scales(scale + h * LANES), xs), vf_from_i32(total[h]), sum[h]);
 }
 
+/* The same for a tile's scales, a sixteenth of its bytes. Those of lines made of a stored matrix are in the cache. */
+ALWAYS_INLINE struct ahead scales_ahead_of(const struct il16 *w, const struct fast_x *x)
+{
+    uintptr_t tile = (uintptr_t)(w->cols_padded / 32) * 16;
+    if (w->ahead != 0)
+        return (struct ahead){.end = UINTPTR_MAX};
+    return (struct ahead){AHEAD, tile, (uintptr_t)(x->next_strip - 1) * tile};
+}
+
 ALWAYS_INLINE void fp4_one(const struct il16 *w, int tile, const int nt, const struct fast_x *x, float *y)
 {
     int n_groups = w->cols_padded / 32;
     const uint8_t *tiles = w->data + (size_t)tile * w->tile_bytes, *line = tiles;
-    const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_groups * 16;
+    size_t scale_bytes = (size_t)n_groups * 16; /* of a tile */
+    const uint8_t *scales = w->scale8 + (size_t)tile * scale_bytes, *scale = scales;
     const int32_t *digits = x->data, *rest = x->rest;
-    const struct ahead ahead = ahead_of(w, x);
+    const struct ahead ahead = ahead_of(w, x), scale_ahead = scales_ahead_of(w, x);
     vf sum[FAST_STRIP * HALVES];
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
         sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
     for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16, rest += 8) {
         uintptr_t early = (uintptr_t)tiles + place_ahead(&ahead, (size_t)b * 4 * IL16_LINE);
+        uintptr_t early_scale = (uintptr_t)scales + place_ahead(&scale_ahead, (size_t)b * 16);
         NO_UNROLL /* one tile's group unrolled is as much as the registers and the decoded instructions have room for */
-        for (int t = 0; t < nt; t++)
-            fp4_group(line + (size_t)t * w->tile_bytes, scale + (size_t)t * (size_t)n_groups * 16, digits, rest,
-                      &x->group[b], early + (size_t)t * w->tile_bytes, sum + t * HALVES);
+        for (int t = 0; t < nt; t++) {
+            __builtin_prefetch((const void *)(early_scale + (size_t)t * scale_bytes), 0, 2);
+            fp4_group(line + (size_t)t * w->tile_bytes, scale + (size_t)t * scale_bytes, digits, rest, &x->group[b],
+                      early + (size_t)t * w->tile_bytes, sum + t * HALVES);
+        }
     }
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
@@ -233,6 +246,8 @@ static NO_INLINE void fp4_run_many(const struct il16 *w, int tile0, int nt, int 
     size_t n_groups = (size_t)(w->cols_padded / 32);
     for (int t = 0; t < nt * HALVES; t++)
         decode_run(w, tile0 + t / HALVES, t % HALVES, b0, n, &run[t]);
+    for (int t = 0; t < nt; t++)
+        fetch_tile(w, x, tile0 + t, (size_t)(b0 + RUN_GROUPS) * 4 * IL16_LINE, RUN_GROUPS * 4 * IL16_LINE);
     for (int i = 0; i < x->n; i += D_TILE) {
         int m = x->n - i < D_TILE ? x->n - i : D_TILE;
         struct digit_args a = {.n_groups = n, .ldy = ldy};

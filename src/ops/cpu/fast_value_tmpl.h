@@ -259,20 +259,43 @@ static void clear(const struct fast_x *x, int n_tiles, float *y, size_t ldy)
         memset(y + (size_t)i * ldy, 0, (size_t)n_tiles * 16 * sizeof *y);
 }
 
+/* Asks for `bytes` of a tile from `at` on, which the processor would only wait for when they are decoded; at the end of
+ * the tile for the first ones of the tile that takes its place in this thread's next strip. */
+ALWAYS_INLINE void fetch_tile(const struct il16 *w, const struct fast_x *x, int tile, size_t at, size_t bytes)
+{
+    if (w->ahead != 0) /* lines made of a stored matrix: in the cache */
+        return;
+    if (at >= w->tile_bytes) {
+        tile += x->next_strip;
+        at = 0;
+    }
+    uintptr_t line = (uintptr_t)w->data + (size_t)tile * w->tile_bytes + at;
+    for (size_t l = 0; l < bytes; l += IL16_LINE)
+        __builtin_prefetch((const void *)(line + l), 0, 2);
+}
+
+enum { PANEL_TILES = 2 }; /* decoded at once: two panels stay in the first cache while all rows pass */
+
 ALWAYS_INLINE void matmul(enum wformat f, const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y,
                           size_t ldy)
 {
-    _Alignas(64) float panel[FAST_STRIP * 16 * IL16_BLOCK];
-    float w_scale[FAST_STRIP];
+    _Alignas(64) float panel[PANEL_TILES * 16 * IL16_BLOCK];
+    float w_scale[PANEL_TILES];
     int c = step_columns(f), a_line = c * steps_a_line(f);
     clear(x, nt, y, ldy);
     for (int b = 0; b < x->n_blocks; b++) {
         int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
-        for (int t = 0; t < nt; t++) {
-            const uint8_t *tile = w->data + (size_t)(tile0 + t) * w->tile_bytes;
-            decode_panel(f, tile + (size_t)(first / a_line) * IL16_LINE, n, panel + t * 16 * IL16_BLOCK);
-            w_scale[t] = weight_scale(w, tile0 + t, b, x->n_blocks);
+        size_t at = (size_t)(first / a_line) * IL16_LINE, bytes = (size_t)(IL16_BLOCK / a_line) * IL16_LINE;
+        for (int t0 = 0; t0 < nt; t0 += PANEL_TILES) {
+            int n_panels = nt - t0 < PANEL_TILES ? nt - t0 : PANEL_TILES;
+            for (int t = 0; t < n_panels; t++) {
+                int tile = tile0 + t0 + t;
+                decode_panel(f, w->data + (size_t)tile * w->tile_bytes + at, n, panel + t * 16 * IL16_BLOCK);
+                w_scale[t] = weight_scale(w, tile, b, x->n_blocks);
+                fetch_tile(w, x, tile, at + bytes, bytes);
+            }
+            block_many(c == 2 ? pair_rows_of : panel_rows_of, panel, n / c, first / c, b, w_scale, x, n_panels,
+                       y + t0 * 16, ldy);
         }
-        block_many(c == 2 ? pair_rows_of : panel_rows_of, panel, n / c, first / c, b, w_scale, x, nt, y, ldy);
     }
 }
