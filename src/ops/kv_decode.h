@@ -10,6 +10,19 @@
 
 enum { KV_BLOCK = 64 };
 
+/* n e4m3 codes times s: their bits moved to fp32 bits are the value times 2^-120, which joins the scale where both together
+ * are an fp32 (powers of two, so the one rounding is the same). */
+static inline void kv_decode_block(const uint8_t *in, int n, float s, float *row)
+{
+    float first = s <= 0x1p7f ? s * 0x1p120f : 0x1p120f, second = s <= 0x1p7f ? 1 : s;
+    for (int i = 0; i < n; i++) {
+        uint32_t c = (uint32_t)(int32_t)(int8_t)in[i]; /* the sign in all upper bits */
+        row[i] = f32_from_bits(c << 20 & 0x87f00000u) * first;
+    }
+    for (int i = 0; second != 1 && i < n; i++)
+        row[i] *= second;
+}
+
 /* kv_row_get of ops.h. */
 static inline void kv_row_decode(const struct kv_dims *d, const uint8_t *in, float *row)
 {
@@ -21,11 +34,10 @@ static inline void kv_row_decode(const struct kv_dims *d, const uint8_t *in, flo
     const uint8_t *rope = in + nd, *scale = rope + 2 * d->rope_dim;
     for (int b = 0; b < nd; b += KV_BLOCK) {
         float s = f32_from_e8m0(scale[b / KV_BLOCK]);
-        int end = nd - b < KV_BLOCK ? nd : b + KV_BLOCK;
-        for (int i = b; i < end; i++) { /* e4m3 bits moved to fp32 bits are the value times 2^-120 */
-            uint32_t c = in[i];
-            row[i] = f32_from_bits((c & 0x80) << 24 | (c & 0x7f) << 20) * 0x1p120f * s;
-        }
+        if (nd - b >= KV_BLOCK) /* a constant length */
+            kv_decode_block(in + b, KV_BLOCK, s, row + b);
+        else
+            kv_decode_block(in + b, nd - b, s, row + b);
     }
     for (int i = 0; i < d->rope_dim; i++) {
         uint16_t h;

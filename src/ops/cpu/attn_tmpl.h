@@ -39,36 +39,34 @@ ALWAYS_INLINE quad sum_lanes(vec va, vec vb, vec vc, vec vd)
     return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
-/* Scores of KEYS_AT_ONCE keys, n of them there, for the four heads of a tile: s [n][ATTN_HEADS]. */
+/* Scores of KEYS_AT_ONCE keys, n of them there, for the four heads of a tile: s [n][ATTN_HEADS]. The loop takes 32 values
+ * at once: its end is foreseen when it comes after few turns. */
 ALWAYS_INLINE void scores(const float *q, const float *keys, size_t ld, int n, int hd, float *s)
 {
-    const vec zero = {0};
-    vec a[KEYS_AT_ONCE] = {zero, zero, zero}, b[KEYS_AT_ONCE] = {zero, zero, zero};
-    vec c[KEYS_AT_ONCE] = {zero, zero, zero}, d[KEYS_AT_ONCE] = {zero, zero, zero};
-    const float *k0 = keys, *k1 = n > 1 ? k0 + ld : k0, *k2 = n > 2 ? k1 + ld : k0;
-    for (int i = 0; i < hd; i += ATTN_WIDTH) {
-        vec x = AT(k0 + i), y = AT(k1 + i), z = AT(k2 + i), h = AT(q + i);
-        a[0] += h * x;
-        a[1] += h * y;
-        a[2] += h * z;
-        h = AT(q + hd + i);
-        b[0] += h * x;
-        b[1] += h * y;
-        b[2] += h * z;
-        h = AT(q + 2 * hd + i);
-        c[0] += h * x;
-        c[1] += h * y;
-        c[2] += h * z;
-        h = AT(q + 3 * hd + i);
-        d[0] += h * x;
-        d[1] += h * y;
-        d[2] += h * z;
+    vec sum[ATTN_HEADS][KEYS_AT_ONCE] = {{{0}}};
+    const float *key[KEYS_AT_ONCE] = {keys, keys + (n > 1 ? ld : 0), keys + (n > 2 ? 2 * ld : 0)};
+    for (int i = 0; i < hd; i += 32) {
+        UNROLL
+        for (int j = i; j < i + 32; j += ATTN_WIDTH) {
+            vec x[KEYS_AT_ONCE];
+            UNROLL
+            for (int k = 0; k < KEYS_AT_ONCE; k++)
+                x[k] = AT(key[k] + j);
+            UNROLL
+            for (int h = 0; h < ATTN_HEADS; h++) {
+                vec y = AT(q + h * hd + j);
+                UNROLL
+                for (int k = 0; k < KEYS_AT_ONCE; k++)
+                    sum[h][k] += y * x[k];
+            }
+        }
     }
-    quad sum[KEYS_AT_ONCE];
     UNROLL
-    for (int k = 0; k < KEYS_AT_ONCE; k++)
-        sum[k] = sum_lanes(a[k], b[k], c[k], d[k]);
-    memcpy(s, sum, (size_t)n * sizeof *sum);
+    for (int k = 0; k < KEYS_AT_ONCE; k++) {
+        quad four = sum_lanes(sum[0][k], sum[1][k], sum[2][k], sum[3][k]);
+        if (k < n)
+            memcpy(s + k * ATTN_HEADS, &four, sizeof four);
+    }
 }
 
 /* e^x for x <= 0, relative error below 2e-7; 0 below -87. 2^n is put together from bits, the rest is a polynomial of the
@@ -123,16 +121,12 @@ static inline void soften(float *s, int n, struct attn_tile *st, float *back)
     }
 }
 
-/* acc = acc * back + p keys for a strip of nv registers: p [n][ATTN_HEADS], the strip of key k at key + k * ld, of head h
- * at acc + h * hd. */
-ALWAYS_INLINE void add_values(const float *p, const float *back, const float *key, size_t ld, int n, int hd, const int nv,
-                              float *acc)
+/* a += p keys for n keys. */
+ALWAYS_INLINE void add_keys(const float *p, const float *key, size_t ld, const int n, const int nv, vec *a)
 {
-    vec a[ATTN_HEADS * 3], x[3];
     UNROLL
-    for (int i = 0; i < ATTN_HEADS * nv; i++)
-        a[i] = AT(acc + i / nv * hd + i % nv * ATTN_WIDTH) * back[i / nv];
     for (int k = 0; k < n; k++, key += ld, p += ATTN_HEADS) {
+        vec x[3];
         UNROLL
         for (int i = 0; i < nv; i++)
             x[i] = AT(key + i * ATTN_WIDTH);
@@ -140,6 +134,23 @@ ALWAYS_INLINE void add_values(const float *p, const float *back, const float *ke
         for (int i = 0; i < ATTN_HEADS * nv; i++)
             a[i] += x[i % nv] * p[i / nv];
     }
+}
+
+/* acc = acc * back + p keys for a strip of nv registers: p [n][ATTN_HEADS], the strip of key k at key + k * ld, of head h
+ * at acc + h * hd. */
+ALWAYS_INLINE void add_values(const float *p, const float *back, const float *key, size_t ld, int n, int hd, const int nv,
+                              float *acc)
+{
+    enum { TURN = 4 };
+    vec a[ATTN_HEADS * 3];
+    UNROLL
+    for (int i = 0; i < ATTN_HEADS * nv; i++)
+        a[i] = AT(acc + i / nv * hd + i % nv * ATTN_WIDTH) * back[i / nv];
+    int k = 0;
+    for (; k + TURN <= n; k += TURN)
+        add_keys(p + k * ATTN_HEADS, key + (size_t)k * ld, ld, TURN, nv, a);
+    for (; k < n; k++)
+        add_keys(p + k * ATTN_HEADS, key + (size_t)k * ld, ld, 1, nv, a);
     UNROLL
     for (int i = 0; i < ATTN_HEADS * nv; i++)
         memcpy(acc + i / nv * hd + i % nv * ATTN_WIDTH, &a[i], sizeof a[i]);
