@@ -67,7 +67,8 @@ CHECK   := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/check/check_*.c)))
 # AVX-512 kernels compiled to portable C with SIMDe, so that the harness checks them on machines without AVX-512.
 HAVE_SIMDE := $(if $(filter x86_64,$(MACHINE)),$(wildcard /usr/include/simde/x86/avx512/dpbf16.h))
 # Slow to compile, so only for the plain gcc build: the others look for warnings and bad memory, not for wrong numbers.
-EMULATED := $(if $(and $(HAVE_SIMDE),$(filter gcc,$(CC)),$(if $(SAN),,yes)),$(B)/tests/check/emulated_avx512.o $(B)/tests/check/emulated_avx512bf16.o)
+EMULATED := $(if $(and $(HAVE_SIMDE),$(filter gcc,$(CC)),$(if $(SAN),,yes)),$(addprefix $(B)/tests/check/emulated_, \
+            avx512.o avx512bf16.o vector_kern_avx512.o vector_kern_row_avx512.o vector_kern_attn_avx512.o))
 # Programs that tests start.
 HELPERS := $(patsubst %.c,$(B)/%,$(wildcard tests/api/scripted_server.c tests/api/grammar_words.c))
 UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
@@ -161,12 +162,35 @@ $(B)/tests/check/emulated_%.o: src/ops/cpu/kern_fast_%.c tests/check/emulate/imm
 	$(CC) -Itests/check/emulate $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g -O1 -ffp-contract=off -mfma -w -DUNROLL= \
 	    -Dfast_kern_$*=emulated_$* -MMD -MP -c -o $@ $<
 
+# Kernels over vectors of any width need no emulation: the compiler makes two registers of one.
+EMULATED_NAMES := kern_avx512=emulated_kern_avx512 row_kern_avx512=emulated_row_avx512 attn_block_avx512=emulated_attn_block \
+                  index_block_avx512=emulated_index_block kv_row_avx512=emulated_kv_row
+$(B)/tests/check/emulated_vector_%.o: src/ops/cpu/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g -O2 $(ISA_FLAGS_avx2) -ffp-contract=off $(call contract_of,$<) -w \
+	    $(EMULATED_NAMES:%=-D%) -MMD -MP -c -o $@ $<
+
+# The harness for 64-bit ARM, cross-compiled and linked statically; tests/check/*_neon.sh run it by qemu-user.
+NEON_CC  ?= aarch64-linux-gnu-gcc
+NEON_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c src/base/topology.c,$(wildcard src/base/*.c src/num/*.c \
+            src/ops/*.c src/ops/cpu/*.c tests/check/*.c tests/check/neon/*.c))
+NEON_OBJ := $(NEON_SRC:%.c=$(B)/neon/%.o)
+
+# The harness itself at -O2: at -O3 Debian 12's compiler dies of check_row_truth.c.
+$(B)/neon/%.o: %.c
+	@mkdir -p $(@D)
+	$(NEON_CC) -Isrc -std=c11 -D_GNU_SOURCE -g $(if $(filter src/%,$<),$(OPT),-O2) -ffp-contract=off -pthread -w $(call isa_of,$<) \
+	    $(call contract_of,$<) -MMD -MP -c -o $@ $<
+
+$(B)/neon/check: $(NEON_OBJ)
+	$(NEON_CC) -static -pthread -o $@ $(NEON_OBJ) -lm
+
 # Fuzz targets: with FUZZER=1 linked to libFuzzer (clang), otherwise to a driver that replays files.
 $(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(FUZZER),,$(B)/tests/fuzz/replay.o) $(B)/tests/util/libtest.a $(B)/libserve.a $(B)/libhadal.a
 	$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) $(SERVE_LIBS)
 
 .SECONDARY:
--include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(HELPERS:=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(CHECK:.o=.d) $(EMULATED:.o=.d) $(B)/tests/fuzz/replay.d
+-include $(LIB_OBJ:.o=.d) $(BIN_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(HELPERS:=.d) $(TESTS:=.d) $(FUZZ:=.d) $(UTIL:.o=.d) $(CHECK:.o=.d) $(EMULATED:.o=.d) $(NEON_OBJ:.o=.d) $(B)/tests/fuzz/replay.d
 
 .PHONY: programs unit test setup-test
 programs: all $(TESTS) $(HELPERS) $(FUZZ)

@@ -7,6 +7,7 @@
 #define CHECK_H
 
 #include "num/num.h"
+#include "ops/cpu/attn_kern.h"
 #include "ops/cpu/fast_kern.h"
 #include "ops/cpu/kern.h"
 #include "ops/cpu/row_kern.h"
@@ -45,6 +46,7 @@ struct level {
     const struct fast_kern *fast;
     const struct kern *kern;
     const struct row_kern *row;
+    struct attn_kern attn;
     bool same_bits; /* as the reference, by definition */
 };
 /* Levels this machine can run, reference first. */
@@ -52,6 +54,8 @@ extern struct level levels[8];
 extern int n_levels;
 
 extern uint64_t check_seed;
+/* --quick: every kernel at every level, on a part of the shapes and data: for machines that are emulated. */
+extern bool check_quick;
 
 /* Runs fn(arg) catching SIGSEGV, SIGBUS, SIGILL, SIGFPE; false and a note when one came. */
 bool run_caught(void (*fn)(void *), void *arg);

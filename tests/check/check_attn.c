@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ops/cpu/attn_kern.h"
-
 enum { BLOCKS_MAX = 3 };
 static const double EPS = 0x1p-23;
 
@@ -104,7 +102,7 @@ static bool head_right(const struct attn_case *t, const float *q, const float *k
 
 static bool attn_case_passes(const struct level *l, const struct attn_case *t, struct rng *r, const char **why)
 {
-    attn_block_fn *fn = attn_kern_for(l->isa).attn_block;
+    attn_block_fn *fn = l->attn.attn_block;
     size_t hd = (size_t)t->hd, n_q = ATTN_HEADS * hd, n = (size_t)total_keys(t);
     float *q = xcalloc(n_q, sizeof *q), *keys = xcalloc(n * hd, sizeof *keys), *y = xcalloc(2 * n_q, sizeof *y);
     for (size_t i = 0; i < n_q; i++)
@@ -136,7 +134,7 @@ static bool attn_case_passes(const struct level *l, const struct attn_case *t, s
 /* Several tiles at once over keys with room between them: each has the bits that it has alone. */
 static bool tiles_alike(const struct level *l, struct rng *r, int n_tiles, int n, int hd)
 {
-    attn_block_fn *fn = attn_kern_for(l->isa).attn_block;
+    attn_block_fn *fn = l->attn.attn_block;
     size_t tile = ATTN_HEADS * (size_t)hd, ld = (size_t)hd + 16, n_q = (size_t)n_tiles * tile;
     float *q = xcalloc(n_q, sizeof *q), *keys = xcalloc((size_t)n * ld, sizeof *keys), *acc = xcalloc(2 * n_q, sizeof *acc);
     float *close = xcalloc((size_t)(n * hd), sizeof *close), *alone = acc + n_q;
@@ -179,7 +177,7 @@ static bool row_passes(const struct level *l, struct rng *r, enum kv_row_format 
 {
     bool ok = true;
     for (int side = GUARD_AFTER; ok && side <= GUARD_BEFORE; side++) {
-        struct row_call c = {.fn = attn_kern_for(l->isa).kv_row, .dims = kv_dims_of(f, hd, rope, 128)};
+        struct row_call c = {.fn = l->attn.kv_row, .dims = kv_dims_of(f, hd, rope, 128)};
         guard_open(&c.in, c.dims.row_bytes, (enum guard_side)side);
         guard_open(&c.out, (size_t)hd * sizeof(float), (enum guard_side)side);
         for (size_t i = 0; i < c.dims.row_bytes; i++)
@@ -248,7 +246,7 @@ static bool scores_pass(const struct level *l, int heads, int n, int dim, struct
 {
     bool ok = true;
     for (int side = GUARD_AFTER; ok && side <= GUARD_BEFORE; side++) {
-        struct scores_call c = {.fn = attn_kern_for(l->isa).index_block, .heads = heads, .n = n, .dim = dim};
+        struct scores_call c = {.fn = l->attn.index_block, .heads = heads, .n = n, .dim = dim};
         struct guarded *in[3] = {&c.q, &c.w, &c.keys};
         const int sizes[3] = {heads * dim, heads, n * dim};
         for (int i = 0; i < 3; i++) {
@@ -278,7 +276,7 @@ void check_attn_kernels(void)
     };
     static const int shapes[][3] = {{64, 32, 128}, {4, 1, 32}, {8, 7, 64}, {12, 31, 128}, {4, 2, 96}};
     for (int l = 0; l < n_levels; l++) {
-        if (l > 0 && attn_kern_for(levels[l].isa).attn_block == attn_kern_for(levels[l - 1].isa).attn_block)
+        if (l > 0 && levels[l].attn.attn_block == levels[l - 1].attn.attn_block)
             continue;
         struct rng r = {check_seed};
         const char *why = "";

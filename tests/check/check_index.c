@@ -249,7 +249,7 @@ void check_index_kernels(void)
         const char *why = "";
         char text[160] = "";
         bool ok = true;
-        for (int turn = 0; ok && turn < 5; turn++)
+        for (int turn = 0; ok && turn < (check_quick ? 1 : 5); turn++)
             for (size_t i = 0; ok && i < COUNT_OF(cases); i++) {
                 ok = check_case(&cases[i], &levels[l], &r, &why);
                 if (!ok)

@@ -1,7 +1,8 @@
 /* Main of the kernel harness. See check.h.
  *
- *   check [--seed N] [--bench] [--isa LEVEL] [--rows]     a failure is repeated by giving its seed; --rows: only the
- *                                                         portable and the row kernels
+ *   check [--seed N] [--bench] [--isa LEVEL] [--rows] [--quick]
+ *
+ * A failure is repeated by giving its seed. --rows: only the portable and the row kernels; --quick: fewer shapes and data.
  */
 #include "check.h"
 
@@ -17,6 +18,7 @@
 struct level levels[8];
 int n_levels;
 uint64_t check_seed;
+bool check_quick;
 
 static int n_reports, n_failures;
 
@@ -91,12 +93,6 @@ void report(bool ok, const char *kernel, const char *level, const char *why)
     fflush(stdout);
 }
 
-static void add_level(const char *name, enum cpu_isa isa, const struct fast_kern *fast, const struct kern *kern,
-                      const struct row_kern *row, bool same_bits)
-{
-    levels[n_levels++] = (struct level){name, isa, fast, kern, row, same_bits};
-}
-
 /* Each rung through the product's own ladder, so the choice of tables is under test too. */
 static void find_levels(enum cpu_isa top)
 {
@@ -107,21 +103,31 @@ static void find_levels(enum cpu_isa top)
             continue;
         const struct fast_kern *k = fast_kern_for(isa);
         if (k != last)
-            add_level(k->name, isa, k, kern_for(isa), row_kern_for(isa), strstr(k->name, "bf16") == NULL);
+            levels[n_levels++] = (struct level){k->name, isa, k, kern_for(isa), row_kern_for(isa), attn_kern_for(isa),
+                                                strstr(k->name, "bf16") == NULL};
         last = k;
     }
 }
 
 #ifdef CHECK_EMULATED
-/* The AVX-512 levels in portable C (emulate/immintrin.h), where the machine itself has none. */
+/* The AVX-512 levels where the machine itself has none: the fast kernels in portable C (emulate/immintrin.h), the others,
+ * which are written over vectors of any width, compiled for AVX2. */
 extern const struct fast_kern emulated_avx512, emulated_avx512bf16;
+extern const struct kern emulated_kern_avx512;
+extern const struct row_kern emulated_row_avx512;
+extern attn_block_fn emulated_attn_block;
+extern index_block_fn emulated_index_block;
+extern kv_row_fn emulated_kv_row;
 
 static void add_emulated(enum cpu_isa top)
 {
+    const struct attn_kern attn = {emulated_attn_block, emulated_index_block, emulated_kv_row};
     if (top >= ISA_AVX512)
         return;
-    add_level("avx512, emulated", top, &emulated_avx512, kern_for(top), row_kern_for(top), true);
-    add_level("avx512 bf16, emulated", top, &emulated_avx512bf16, kern_for(top), row_kern_for(top), false);
+    levels[n_levels++] = (struct level){"avx512, emulated", top, &emulated_avx512, &emulated_kern_avx512,
+                                        &emulated_row_avx512, attn, true};
+    levels[n_levels++] = (struct level){"avx512 bf16, emulated", top, &emulated_avx512bf16, &emulated_kern_avx512,
+                                        &emulated_row_avx512, attn, false};
 }
 #else
 static void add_emulated(enum cpu_isa top)
@@ -134,7 +140,8 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"seed", required_argument, NULL, 's'}, {"bench", no_argument, NULL, 'b'},
-        {"isa", required_argument, NULL, 'i'}, {"rows", no_argument, NULL, 'r'}, {NULL, 0, NULL, 0}};
+        {"isa", required_argument, NULL, 'i'}, {"rows", no_argument, NULL, 'r'}, {"quick", no_argument, NULL, 'q'},
+        {NULL, 0, NULL, 0}};
     bool bench = false, rows = false;
     enum cpu_isa top = cpu_isa_best();
     struct err e = {0};
@@ -146,8 +153,10 @@ int main(int argc, char **argv)
             bench = true;
         } else if (c == 'r') {
             rows = true;
+        } else if (c == 'q') {
+            check_quick = true;
         } else if (c != 'i' || cpu_isa_parse(optarg, &top, &e) != HD_OK) {
-            fprintf(stderr, "check: %s\nusage: check [--seed N] [--bench] [--isa LEVEL] [--rows]\n", e.msg);
+            fprintf(stderr, "check: %s\nusage: check [--seed N] [--bench] [--isa LEVEL] [--rows] [--quick]\n", e.msg);
             return 2;
         }
     }
