@@ -224,7 +224,8 @@ static int check_shapes(const struct model *m, struct err *e)
     return HD_OK;
 }
 
-/* Config, numerics, kernels, KV layout and a sample of the weights: what the bits of a saved state depend on. */
+/* Config, numerics, kernels, KV layout and a sample of the weights: what the bits of a saved state depend on. The layout of
+ * the weights is not among them: kernels give the same bits over packed and over stored ones. */
 static uint64_t fingerprint_of(const struct model *m, const struct model_options *o)
 {
     enum { SAMPLE_BYTES = 256, SAMPLES = 1024 };
@@ -232,7 +233,6 @@ static uint64_t fingerprint_of(const struct model *m, const struct model_options
     XXH64_reset(st, m->numerics);
     XXH64_update(st, HADAL_VERSION, sizeof HADAL_VERSION);
     XXH64_update(st, &o->isa, sizeof o->isa);
-    XXH64_update(st, &o->native, sizeof o->native);
     XXH64_update(st, &m->w.cfg, sizeof m->w.cfg);
     XXH64_update(st, &m->kv.dims, sizeof m->kv.dims);
     int64_t n = m->w.ckpt.n_tensors, step = n / SAMPLES + 1;
@@ -360,6 +360,7 @@ static int check_int8(struct model *m, struct err *e)
 
 /* ---------------------------------------------------------------- open, close */
 
+/* As little as a model can run with: one sequence, the logits of one row. */
 static int refuse_if_too_large(const struct model *m, const struct model_options *o, struct err *e)
 {
     struct plan p;
@@ -368,7 +369,9 @@ static int refuse_if_too_large(const struct model *m, const struct model_options
     uint64_t memory = o->memory_bytes != 0 ? o->memory_bytes : memory_available_bytes();
     plan_inspect(&m->w.ckpt, &f, &n_stages);
     plan_init(&p, &m->w.cfg, &f, n_stages);
-    return memory == 0 ? HD_OK : plan_refuse(&p, m->w.ckpt.dir, memory, e);
+    const struct step_size size = {m->max_rows, 1, plan_refuse_context(&p)};
+    int rc = memory == 0 ? HD_OK : model_count_step(&p.step_bytes, &m->w.cfg, o->drafter ? n_stages : 0, m->dev, &size, e);
+    return rc != HD_OK || memory == 0 ? rc : plan_refuse(&p, m->w.ckpt.dir, memory, e);
 }
 
 /* Weights bound, in the layout that the device runs: from a file, or left for pack_weights to repack in memory. Headers are

@@ -112,8 +112,8 @@ int kv_seq_save(const struct kv_seq *s, struct buf *out, struct err *e);
 int kv_seq_load(struct kv_seq *s, const void *data, size_t n, struct err *e);
 /* Random but valid state, as if n_tokens had been processed: what a step costs at a depth without its prefill. */
 int kv_seq_synthesise(struct kv_seq *s, int64_t n_tokens, uint64_t seed, struct err *e);
-/* Identifies config, a sample of the weights, numerics, kernels and formats: equal fingerprints mean interchangeable
- * saved states. */
+/* Identifies config, a sample of the weights, numerics, kernels and formats, whatever the layout of the weights: equal
+ * fingerprints mean interchangeable saved states. */
 uint64_t model_fingerprint(const struct model *m);
 
 /* ---------------------------------------------------------------- steps */

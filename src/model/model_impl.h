@@ -95,6 +95,13 @@ void dspark_step(struct model *m, const struct step_item *items, int n_items);
 int dspark_check(const struct model *m, const struct step_item *it, struct err *e);
 /* scratch.c: after the pools are open. */
 int model_reserve_scratch(struct model *m, struct err *e);
+/* What steps of this size would work in on dev, which keeps its part, the kernels' scratch memory. */
+struct step_size {
+    int rows, logits;
+    int64_t tokens; /* of the pool of pages */
+};
+int model_count_step(uint64_t *bytes, const struct config *c, int n_stages, struct dev *dev, const struct step_size *size,
+                     struct err *e);
 /* m->ws and the lists of rows, for m->max_rows rows. */
 int model_alloc_workspace(struct model *m, struct err *e);
 void model_free_workspace(struct model *m);

@@ -401,22 +401,28 @@ const char *plan_bytes_text(char out[24], double bytes)
     return out;
 }
 
+int64_t plan_refuse_context(const struct plan *p)
+{
+    return min64(REFUSE_CONTEXT, p->cfg.max_positions);
+}
+
 int plan_refuse(const struct plan *p, const char *name, uint64_t memory_bytes, struct err *e)
 {
-    int64_t context = min64(REFUSE_CONTEXT, p->cfg.max_positions);
+    int64_t context = plan_refuse_context(p);
     struct plan_fit f = plan_fit(p, memory_bytes, context, 1);
     if (f.fits)
         return HD_OK;
-    char need[24], have[24], experts[24], rest[24], kv[24];
+    char need[24], have[24], experts[24], rest[24], kv[24], step[24];
     uint64_t expert_bytes = p->part[PART_EXPERTS].bytes;
     return err_set(e, HD_ENOMEM,
-                   "%s: does not fit into memory: routed experts %s, the other weights %s and the KV cache of %lld "
-                   "tokens %s need %s, there are %s%s; 'hadal plan -m %s' shows every component; a machine with more "
-                   "memory, or --memory with a larger number of GB to run from disk, very slowly",
+                   "%s: does not fit into memory: routed experts %s, the other weights %s, the KV cache of %lld "
+                   "tokens %s and the memory of steps %s need %s, there are %s%s; 'hadal plan -m %s' shows every "
+                   "component; a machine with more memory, or --memory with a larger number of GB to run from disk, "
+                   "very slowly",
                    name, plan_bytes_text(experts, (double)expert_bytes),
                    plan_bytes_text(rest, (double)(f.weight_bytes - expert_bytes)), (long long)context,
-                   plan_bytes_text(kv, (double)f.kv_bytes), plan_bytes_text(need, (double)f.need_bytes),
-                   plan_bytes_text(have, (double)memory_bytes),
+                   plan_bytes_text(kv, (double)f.kv_bytes), plan_bytes_text(step, (double)p->step_bytes),
+                   plan_bytes_text(need, (double)f.need_bytes), plan_bytes_text(have, (double)memory_bytes),
                    f.rest_fits ? " (all but the routed experts would fit)" : "", name);
 }
 

@@ -111,9 +111,10 @@ struct plan_fit {
 };
 struct plan_fit plan_fit(const struct plan *p, uint64_t memory_bytes, int64_t context, int batch);
 
-/* HD_ENOMEM, with bytes by component and what would fit, when weights and one sequence of REFUSE_CONTEXT tokens (or the
- * model's own limit) are more than memory_bytes. `name` is the checkpoint. */
+/* HD_ENOMEM, with bytes by component and what would fit, when weights, one sequence of plan_refuse_context tokens and
+ * step_bytes are more than memory_bytes. `name` is the checkpoint. */
 enum { REFUSE_CONTEXT = 4096 };
+int64_t plan_refuse_context(const struct plan *p); /* REFUSE_CONTEXT, or the model's own limit */
 int plan_refuse(const struct plan *p, const char *name, uint64_t memory_bytes, struct err *e);
 /* Bytes with three digits that count: "156 GB". Returns out. */
 const char *plan_bytes_text(char out[24], double bytes);

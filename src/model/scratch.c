@@ -67,28 +67,37 @@ static void take_back_nothing(struct dev *d, void *p)
     (void)p;
 }
 
-int model_plan_step(uint64_t *bytes, const struct config *c, int n_stages, int64_t max_tokens, int n_logits, int n_threads,
-                    struct err *e)
+int model_count_step(uint64_t *bytes, const struct config *c, int n_stages, struct dev *dev, const struct step_size *size,
+                     struct err *e)
 {
-    struct model m = {.w.cfg = *c, .numerics = NUM_FAST, .max_rows = MODEL_ROWS_DEFAULT, .n_drafter = n_stages};
-    const struct dev_options o = {NUM_FAST, n_threads, cpu_isa_best(), false};
-    int rc = dev_open_cpu(&m.dev, &o, e);
-    if (rc != HD_OK)
-        return rc;
-    const struct ops *ops = m.dev->ops;
+    struct model m = {.w.cfg = *c, .dev = dev, .max_rows = size->rows, .n_drafter = n_stages,
+                      .mtp = n_stages > 0 && c->dspark_block == 0};
+    const struct ops *ops = dev->ops;
     struct ops counting = *ops;
     counting.alloc = hand_out_nothing;
     counting.release = take_back_nothing;
-    m.dev->ops = &counting;
-    m.mtp = n_stages > 0 && c->dspark_block == 0;
-    m.pool.n_blocks = (max_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
-    m.ws.n_logits_cap = (size_t)n_logits;
-    rc = model_alloc_workspace(&m, e);
+    dev->ops = &counting;
+    m.pool.n_blocks = (size->tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    m.ws.n_logits_cap = (size_t)size->logits;
+    int rc = model_alloc_workspace(&m, e);
     if (rc == HD_OK)
         rc = model_reserve_scratch(&m, e); /* asks for memory, but touches none of it */
     *bytes = rc == HD_OK ? model_step_bytes(&m) : 0;
     model_free_workspace(&m);
-    m.dev->ops = ops;
-    ops->close(&m.dev);
+    dev->ops = ops;
+    return rc;
+}
+
+int model_plan_step(uint64_t *bytes, const struct config *c, int n_stages, int64_t max_tokens, int n_logits, int n_threads,
+                    struct err *e)
+{
+    const struct dev_options o = {NUM_FAST, n_threads, cpu_isa_best(), false};
+    const struct step_size size = {MODEL_ROWS_DEFAULT, n_logits, max_tokens};
+    struct dev *dev;
+    int rc = dev_open_cpu(&dev, &o, e);
+    if (rc != HD_OK)
+        return rc;
+    rc = model_count_step(bytes, c, n_stages, dev, &size, e);
+    dev->ops->close(&dev);
     return rc;
 }

@@ -10,10 +10,13 @@
 #include "golden_data.h"
 #include "model/kv.h"
 #include "model/model.h"
+#include "model/model_impl.h"
+#include "ops/cpu/il16.h"
 
 enum { T = 600, ROWS = 608 };
 
 struct world {
+    const char *name;
     struct model *m;
     size_t vocab;
     int32_t tokens[T];
@@ -21,7 +24,7 @@ struct world {
     float *base_mtp; /* [T-1][V] MTP logits of the same run */
 };
 
-static struct model *open_model(const char *name, enum numerics n, int threads, enum cpu_isa isa)
+static struct model *open_layout(const char *name, enum numerics n, int threads, enum cpu_isa isa, bool native)
 {
     struct model_options o;
     struct err e = {0};
@@ -32,9 +35,15 @@ static struct model *open_model(const char *name, enum numerics n, int threads, 
     o.isa = isa;
     o.max_rows = ROWS;
     o.tail_share = 0.8;
+    o.native = native;
     if (model_open(&m, golden_dir(name), &o, NULL, &e) != HD_OK)
         fail_msg("%s", e.msg);
     return m;
+}
+
+static struct model *open_model(const char *name, enum numerics n, int threads, enum cpu_isa isa)
+{
+    return open_layout(name, n, threads, isa, false);
 }
 
 static struct kv_seq *open_seq(struct model *m)
@@ -71,6 +80,7 @@ static void feed(const struct world *w, struct model *m, struct kv_seq *s, int f
 static struct world *world_open(const char *name, enum numerics n)
 {
     struct world *w = xcalloc(1, sizeof *w);
+    w->name = name;
     w->m = open_model(name, n, 2, cpu_isa_best());
     w->vocab = (size_t)model_config(w->m)->vocab_size;
     struct rng r = {7};
@@ -289,6 +299,38 @@ static void test_save_restore(void **st)
     feed(w, w->m, other, 77, 160, 1);
     kv_seq_close(&a);
     kv_seq_close(&other);
+}
+
+/* A model whose weights stay as they are stored has the same logits, saves the same bytes and goes on with what one with
+ * packed weights saved, and the other way round. */
+static void test_layouts(void **st)
+{
+    const struct world *w = *st;
+    struct model *m[2];
+    struct kv_seq *s[2];
+    struct buf saved[2] = {{0}};
+    for (int i = 0; i < 2; i++) {
+        struct err e = {0};
+        m[i] = open_layout(w->name, model_numerics(w->m), 2, cpu_isa_best(), i == 1);
+        const struct il16 *lines = m[i]->layers[0].wq_a.packed;
+        assert_true(numerics_fast(m[i]->numerics) ? (lines->stored != NULL) == (i == 1) : lines == NULL);
+        s[i] = open_seq(m[i]);
+        feed(w, m[i], s[i], 0, 517, 100);
+        assert_int_equal(kv_seq_save(s[i], &saved[i], &e), HD_OK);
+    }
+    assert_true(model_fingerprint(m[0]) == model_fingerprint(m[1]));
+    assert_int_equal(saved[0].len, saved[1].len);
+    assert_memory_equal(saved[0].data, saved[1].data, saved[0].len);
+    for (int i = 0; i < 2; i++) {
+        struct err e = {0};
+        assert_int_equal(kv_seq_load(s[i], saved[1 - i].data, saved[1 - i].len, &e), HD_OK);
+        feed(w, m[i], s[i], 517, T, 7);
+    }
+    for (int i = 0; i < 2; i++) {
+        buf_free(&saved[i]);
+        kv_seq_close(&s[i]);
+        model_close(&m[i]);
+    }
 }
 
 static void test_damaged_save(void **st)
@@ -529,7 +571,7 @@ int main(void)
         cmocka_unit_test(test_fixed_chunks),     cmocka_unit_test(test_random_chunks),   cmocka_unit_test(test_prefill_then_decode),
         cmocka_unit_test(test_threads_and_isa),  cmocka_unit_test(test_other_sequences), cmocka_unit_test(test_new_after_longer),
         cmocka_unit_test(test_save_restore),     cmocka_unit_test(test_damaged_save),    cmocka_unit_test(test_take_back),
-        cmocka_unit_test(test_take_back_every_count), cmocka_unit_test(test_mtp),
+        cmocka_unit_test(test_take_back_every_count), cmocka_unit_test(test_mtp), cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_refused_steps), cmocka_unit_test(test_resume_at_page_ends), cmocka_unit_test(test_fork),
         cmocka_unit_test(test_pages_run_out),
     };

@@ -2,6 +2,7 @@
  * prompts, replies, hits, copies of running states, cancels, evictions and requests that are put back; over a device
  * without mathematics, and from the first step on with the embedded model, in all numerics and with several threads. */
 #include "engine/job.h"
+#include "model/plan.h"
 #include "fake_device.h"
 
 #include <setjmp.h>
@@ -261,6 +262,32 @@ static void plan_of(const char *dir, int n_stages)
     model_close(&m);
 }
 
+/* A model is refused for the last byte that its weights, a sequence and its steps need. */
+static void test_refused(void **state)
+{
+    (void)state;
+    struct model_options mo;
+    struct model *m;
+    struct err err = {0}, none = {0};
+    struct plan p;
+    struct plan_formats f = plan_formats_released;
+    int n_stages;
+    model_options_init(&mo);
+    mo.n_threads = 2;
+    assert_int_equal(model_open(&m, "models/tiny", &mo, NULL, &none), HD_OK);
+    plan_inspect(&model_weights(m)->ckpt, &f, &n_stages);
+    plan_init(&p, model_config(m), &f, n_stages);
+    assert_int_equal(model_plan_step(&p.step_bytes, &p.cfg, n_stages, plan_refuse_context(&p), 1, 2, &none), HD_OK);
+    model_close(&m);
+    mo.memory_bytes = plan_fit(&p, 0, plan_refuse_context(&p), 1).need_bytes - 1;
+    assert_true(p.step_bytes > 0 && p.step_bytes < mo.memory_bytes);
+    assert_int_equal(model_open(&m, "models/tiny", &mo, NULL, &err), HD_ENOMEM);
+    assert_non_null(strstr(err.msg, "the memory of steps"));
+    mo.memory_bytes++;
+    assert_int_equal(model_open(&m, "models/tiny", &mo, NULL, &none), HD_OK);
+    model_close(&m);
+}
+
 static void test_plan(void **state)
 {
     (void)state;
@@ -281,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_fake_device),
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_refused),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     tokenizer_close(&tokenizer);
