@@ -34,7 +34,6 @@ double bench_median(double *v, int n)
 /* Copies of one packed (or stored) matrix, together larger than the caches. */
 struct bench_set {
     struct il16 m[512];
-    const struct fast_kern *k;
     uint8_t *strip; /* lines of a stored one */
     int n;
     uint8_t *mem;
@@ -76,23 +75,67 @@ static void set_open(struct bench_set *s, const struct wmat *w, bool stored)
     fill_set(s, w, one, stored);
 }
 
-static void product_of(const struct bench_set *s, const struct il16 *m, int tile, fast_matmul_fn *fn,
-                       const struct fast_x *x, float *y)
+/* A level's kernel and the activations as it wants them. */
+struct bench_side {
+    const struct fast_kern *k;
+    fast_matmul_fn *fn;
+    struct fast_x x;
+    void *mem;
+    double pack; /* seconds */
+};
+
+static void side_open(struct bench_side *b, const struct fast_kern *k, const struct bench_set *s, enum fast_x_kind kind,
+                      const float *x, int n)
+{
+    int cols = s->m[0].cols;
+    b->k = k;
+    b->fn = fast_matmul_of(k, s->m[0].format, kind);
+    b->mem = try_alloc(fast_x_bytes(k, kind, n, cols));
+    fast_x_init(&b->x, k, kind, n, cols, b->mem);
+    b->x.in_order = s->m[0].stored != NULL;
+    b->pack = bench_seconds();
+    k->pack(&b->x, x, (size_t)cols, 0, n);
+    b->pack = bench_seconds() - b->pack;
+}
+
+static void product_of(const struct bench_set *s, const struct il16 *m, int tile, const struct bench_side *b, float *y)
 {
     int nt = m->n_tiles - tile < FAST_STRIP ? m->n_tiles - tile : FAST_STRIP;
     if (m->stored != NULL)
-        fast_stored_strip(s->k, fn, m, tile, nt, x, s->strip, y, (size_t)m->rows);
+        fast_stored_strip(b->k, b->fn, m, tile, nt, &b->x, s->strip, y, (size_t)m->rows);
     else
-        fn(m, tile, nt, x, y, (size_t)m->rows);
+        b->fn(m, tile, nt, &b->x, y, (size_t)m->rows);
 }
 
-static double seconds_of(const struct bench_set *s, int n_use, fast_matmul_fn *fn, const struct fast_x *x, float *y)
+/* Seconds of a whole matrix, from the first n_tiles tiles of n_use of them. */
+static double seconds_of(const struct bench_set *s, int n_use, int n_tiles, const struct bench_side *b, float *y)
 {
     double t = bench_seconds();
     for (int i = 0; i < n_use; i++)
-        for (int tile = 0; tile < s->m[i].n_tiles; tile += FAST_STRIP)
-            product_of(s, &s->m[i], tile, fn, x, y);
-    return bench_seconds() - t;
+        for (int tile = 0; tile < n_tiles; tile += FAST_STRIP)
+            product_of(s, &s->m[i], tile, b, y);
+    return (bench_seconds() - t) / n_use * s->m[0].n_tiles / n_tiles;
+}
+
+struct bench_rates {
+    double time, reference; /* seconds of one matrix */
+    double read, flops;     /* this machine's peaks */
+};
+
+/* The reference runs on a part of the tiles: it computes the same for each, and slowly. */
+static struct bench_rates measure(const struct level *l, const struct bench_set *s, const struct bench_side *own,
+                                  const struct bench_side *reference, float *y)
+{
+    double time[ROUNDS], ref[ROUNDS], read[ROUNDS], flops[ROUNDS];
+    int n = own->x.n, n_use = n == 1 ? s->n : n < 32 ? 4 : 1, part = s->m[0].n_tiles / n / FAST_STRIP * FAST_STRIP;
+    for (int i = 0; i < ROUNDS; i++) {
+        read[i] = fast_peak_read(l->isa, s->mem, s->bytes / 256 * 256);
+        flops[i] = fast_peak_flops(l->isa);
+        ref[i] = seconds_of(s, 1, part > 0 ? part : FAST_STRIP, reference, y);
+        time[i] = seconds_of(s, n_use, s->m[0].n_tiles, own, y);
+    }
+    return (struct bench_rates){bench_median(time, ROUNDS), bench_median(ref, ROUNDS), bench_median(read, ROUNDS),
+                                bench_median(flops, ROUNDS)};
 }
 
 static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind kind, const char *name, int n, bool stored)
@@ -101,31 +144,21 @@ static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind ki
     int rows = 2048, cols = 4096;
     struct wmat w = matrix_random(&r, DATA_NORMAL, f, rows, cols);
     struct bench_set s;
-    s.k = l->fast;
     set_open(&s, &w, stored);
-    fast_matmul_fn *fn = fast_matmul_of(l->fast, f, kind);
     float *x = xcalloc((size_t)n * (size_t)cols, sizeof *x), *y = xcalloc((size_t)n * (size_t)rows, sizeof *y);
     fill_activations(&r, DATA_NORMAL, x, n * cols);
-    struct fast_x fx;
-    void *mem = try_alloc(fast_x_bytes(l->fast, kind, n, cols));
-    fast_x_init(&fx, l->fast, kind, n, cols, mem);
-    fx.in_order = stored;
-    double pack = bench_seconds();
-    l->fast->pack(&fx, x, (size_t)cols, 0, n);
-    pack = bench_seconds() - pack;
-    double best[ROUNDS], peak[ROUNDS], read[ROUNDS];
-    int n_use = n == 1 ? s.n : n < 32 ? 4 : 1;
-    for (int i = 0; i < ROUNDS; i++) {
-        read[i] = fast_peak_read(l->isa, s.mem, s.bytes / 256 * 256) * 1e-9;
-        peak[i] = fast_peak_flops(l->isa) * 1e-9;
-        best[i] = seconds_of(&s, n_use, fn, &fx, y) / n_use;
-    }
-    double t = bench_median(best, ROUNDS), bytes = (double)s.bytes / s.n, flops = 2.0 * n * rows * cols;
-    double rate = bytes / t * 1e-9, speed = flops / t * 1e-9, top_read = bench_median(read, ROUNDS), top = bench_median(peak, ROUNDS);
-    printf("%-10s %-14s rows %4d  %7.2f GB/s (%.2f of read %5.1f)  %7.1f GFLOP/s (%.2f of fp32 peak %5.1f)  pack %.1f us\n",
-           l->name, name, n, rate, rate / top_read, top_read, speed, speed / top, top, pack * 1e6);
+    struct bench_side own, reference;
+    side_open(&own, l->fast, &s, kind, x, n);
+    side_open(&reference, levels[0].fast, &s, kind, x, n);
+    struct bench_rates m = measure(l, &s, &own, &reference, y);
+    double rate = (double)s.bytes / s.n / m.time, flops = 2.0 * n * rows * cols / m.time;
+    printf("%-10s %-14s rows %4d  %7.2f GB/s (%.2f of read %5.1f)  %7.1f GFLOP/s (%.2f of fp32 peak %5.1f)  "
+           "%6.1f x reference  pack %.1f us\n",
+           l->name, name, n, rate * 1e-9, rate / m.read, m.read * 1e-9, flops * 1e-9, flops / m.flops, m.flops * 1e-9,
+           m.reference / m.time, own.pack * 1e6);
     fflush(stdout);
-    free(mem);
+    free(own.mem);
+    free(reference.mem);
     free(x);
     free(y);
     free(s.mem);
