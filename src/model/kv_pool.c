@@ -15,6 +15,9 @@ int kv_pool_init(struct kv_pool *p, size_t block_bytes, int64_t n_blocks, struct
         err_sys(e, errno, "cannot reserve %zu bytes for the KV cache", bytes);
         return HD_ENOMEM;
     }
+    /* A wish. Blocks are taken in order, so large pages fill up; a step at a long context reads rows from all of them, and
+     * the processor would look up an address for nearly every row. */
+    madvise(base, bytes, MADV_HUGEPAGE);
     p->base = base;
     p->free_list = xcalloc((size_t)n_blocks, sizeof *p->free_list);
     p->n_refs = xcalloc((size_t)n_blocks, sizeof *p->n_refs);

@@ -26,8 +26,9 @@ struct attn_call {
 static void call_attn(void *arg)
 {
     struct attn_call *c = arg;
+    const struct attn_ahead none = {.n = 0};
     for (int b = 0; b < c->t->n_blocks; b++)
-        c->fn(c->q, 1, (const float *)(const void *)c->keys[b].data, (size_t)c->t->hd, c->t->n[b], c->t->hd, &c->st,
+        c->fn(c->q, 1, (const float *)(const void *)c->keys[b].data, (size_t)c->t->hd, c->t->n[b], c->t->hd, &none, &c->st,
               (float *)(void *)c->acc.data);
 }
 
@@ -147,10 +148,13 @@ static bool tiles_alike(const struct level *l, struct rng *r, int n_tiles, int n
         keys[i] = i % ld < (size_t)hd ? (float)rng_normal(r) : NAN;
     for (int k = 0; k < n; k++)
         memcpy(close + k * hd, keys + (size_t)k * ld, (size_t)hd * sizeof *close);
+    struct attn_ahead ahead = {.bytes = 583}, none = {.n = 0};
+    for (; ahead.n < n; ahead.n++) /* wherever they are: asking reads nothing */
+        ahead.row[ahead.n] = (const uint8_t *)(uintptr_t)(64 * ahead.n);
     for (int turn = 0; turn < 2; turn++) {
-        fn(q, n_tiles, keys, ld, n, hd, st, acc);
+        fn(q, n_tiles, keys, ld, n, hd, &ahead, st, acc);
         for (int t = 0; t < n_tiles; t++)
-            fn(q + (size_t)t * tile, 1, close, (size_t)hd, n, hd, &one[t], alone + (size_t)t * tile);
+            fn(q + (size_t)t * tile, 1, close, (size_t)hd, n, hd, &none, &one[t], alone + (size_t)t * tile);
     }
     bool ok = memcmp(acc, alone, n_q * sizeof *acc) == 0 && memcmp(st, one, (size_t)n_tiles * sizeof *st) == 0;
     free(q);

@@ -28,7 +28,7 @@ static void call_scores(void *arg)
     struct fast_query q;
     s->packed = fast_query_pack(&s->dev, &s->dims, s->heads, s->q, s->w, s->mem, &q);
     if (s->packed)
-        fast_score_keys(&s->dev, &q, s->keys, s->dims.index_bytes, s->n, s->score, s->unset);
+        fast_score_keys(&s->dev, &q, s->keys, s->dims.index_bytes, s->n, NULL, s->score, s->unset);
 }
 
 /* A value of scale 2^spread and zeros now and then, so that blocks differ in exponent and some are empty. */

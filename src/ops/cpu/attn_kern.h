@@ -12,11 +12,19 @@ struct attn_tile {
     float top[ATTN_HEADS], den[ATTN_HEADS];
 };
 
+/* Stored rows that the next block takes, n of `bytes` each. They lie apart and come from memory, so they are asked for while
+ * this block is worked on, a few lines at a time: a processor drops most of what is asked for at once. */
+struct attn_ahead {
+    const uint8_t *row[ATTN_KEYS];
+    int n;
+    size_t bytes;
+};
+
 /* acc [n_tiles][ATTN_HEADS][hd] and st [n_tiles] move on by n <= ATTN_KEYS keys of hd values, ld floats apart; q as acc
  * and already scaled. hd is a multiple of 32, n_tiles at most ATTN_TILES. An ld that is no multiple of 256 keeps keys out
- * of each other's cache lines. */
-typedef void attn_block_fn(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd, struct attn_tile *st,
-                           float *acc);
+ * of each other's cache lines. `ahead` changes speed only. */
+typedef void attn_block_fn(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd,
+                           const struct attn_ahead *ahead, struct attn_tile *st, float *acc);
 
 /* score[k] = sum_h w[h] relu(q_h . key_k) for n keys [n][dim], heads a multiple of ATTN_HEADS, dim of 32; heads in order. */
 typedef void index_block_fn(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score);

@@ -156,18 +156,44 @@ ALWAYS_INLINE void add_values(const float *p, const float *back, const float *ke
         memcpy(acc + i / nv * hd + i % nv * ATTN_WIDTH, &a[i], sizeof a[i]);
 }
 
+/* How far the rows ahead are asked for. */
+struct fetched {
+    const struct attn_ahead *of;
+    int row, n_lines;
+    size_t byte;
+};
+
+static inline void fetch_until(struct fetched *f, int step, int n_steps)
+{
+    enum { LINE = 64 };
+    int lines = f->of->n * (int)((f->of->bytes + LINE - 1) / LINE);
+    for (int due = lines * step / n_steps; f->n_lines < due; f->n_lines++) {
+        __builtin_prefetch(f->of->row[f->row] + f->byte, 0, 2);
+        f->byte += LINE;
+        if (f->byte >= f->of->bytes) {
+            f->byte = 0;
+            f->row++;
+        }
+    }
+}
+
 /* What is shared by the tiles stays in the cache while they take turns: a few whole keys for the scores, a strip of all
  * keys for the values. */
-void ATTN_NAME(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd, struct attn_tile *st, float *acc)
+void ATTN_NAME(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd, const struct attn_ahead *ahead,
+               struct attn_tile *st, float *acc)
 {
+    struct fetched f = {.of = ahead};
+    int step = 0, n_steps = (n + KEYS_IN_CACHE - 1) / KEYS_IN_CACHE * n_tiles;
     enum { TILE_SCORES = ATTN_KEYS * ATTN_HEADS };
     float s[ATTN_TILES * TILE_SCORES], back[ATTN_TILES * ATTN_HEADS];
     size_t tile = ATTN_HEADS * (size_t)hd;
     for (int k0 = 0; k0 < n; k0 += KEYS_IN_CACHE)
-        for (int t = 0; t < n_tiles; t++)
+        for (int t = 0; t < n_tiles; t++) {
+            fetch_until(&f, ++step, n_steps);
             for (int k = k0; k < n && k < k0 + KEYS_IN_CACHE; k += KEYS_AT_ONCE)
                 scores(q + (size_t)t * tile, keys + (size_t)k * ld, ld, n - k < KEYS_AT_ONCE ? n - k : KEYS_AT_ONCE, hd,
                        s + t * TILE_SCORES + k * ATTN_HEADS);
+        }
     for (int t = 0; t < n_tiles; t++)
         soften(s + t * TILE_SCORES, n, &st[t], back + t * ATTN_HEADS);
     for (int i = 0, left = hd / ATTN_WIDTH; left > 0;) {

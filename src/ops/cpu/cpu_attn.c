@@ -56,6 +56,12 @@ static void load_window(const struct attn_job *j, int i, int n_window, int from,
     }
 }
 
+static const uint8_t *entry_row(const struct op_attn *o, const struct kv_view *v, int64_t g)
+{
+    int per_page = KV_PAGE_TOKENS / o->ratio;
+    return v->pages[g / per_page] + v->rows_offset + (size_t)(g % per_page) * o->dims.row_bytes;
+}
+
 static void load_entries(const struct attn_job *j, int i, int from, int to, size_t ld, float *keys)
 {
     const struct op_attn *o = j->o;
@@ -63,12 +69,19 @@ static void load_entries(const struct attn_job *j, int i, int from, int to, size
     const int32_t *ids = o->ids == NULL || MUTANT(12) ? NULL : o->ids + (size_t)(j->s->first_row + i) * (size_t)o->topk;
     if (from >= to) /* also when the layer has no entries at all: ratio 0 */
         return;
-    int per_page = KV_PAGE_TOKENS / o->ratio;
-    for (int k = from; k < to; k++, keys += ld) {
-        int64_t g = ids == NULL ? k : ids[k];
-        j->c->tile.kv_row(&o->dims,
-                          v->pages[g / per_page] + v->rows_offset + (size_t)(g % per_page) * o->dims.row_bytes, keys);
-    }
+    for (int k = from; k < to; k++, keys += ld)
+        j->c->tile.kv_row(&o->dims, entry_row(o, v, ids == NULL ? k : ids[k]), keys);
+}
+
+/* Entries from .. to-1 of row i as what the next block takes. */
+static struct attn_ahead entries_ahead(const struct attn_job *j, int i, int from, int to)
+{
+    const struct op_attn *o = j->o;
+    const int32_t *ids = o->ids == NULL ? NULL : o->ids + (size_t)(j->s->first_row + i) * (size_t)o->topk;
+    struct attn_ahead a = {.bytes = o->dims.row_bytes};
+    for (int k = from; k < to; k++)
+        a.row[a.n++] = entry_row(o, &j->s->kv, ids == NULL ? k : ids[k]);
+    return a;
 }
 
 /* Keys from .. to-1 of row i, window rows before entries, ld floats apart. */
@@ -182,7 +195,9 @@ static void attend_tiles(const struct attn_job *j, int i, int h, int n_tiles, in
         if (n == 0)
             continue;
         load_keys(j, i, n_window, first, first + n, ld, keys);
-        j->c->tile.attn_block(q, n_tiles, keys, ld, n, (int)hd, st, o->o + at);
+        int next = first + n - n_window, end = next + SLOT_BLOCK < n_entries ? next + SLOT_BLOCK : n_entries;
+        struct attn_ahead ahead = entries_ahead(j, i, next > 0 ? next : 0, end);
+        j->c->tile.attn_block(q, n_tiles, keys, ld, n, (int)hd, &ahead, st, o->o + at);
     }
     for (int k = 0; k < n_tiles * ATTN_HEADS; k++)
         finish_head(j, h + k, head_state(&st[k / ATTN_HEADS], k % ATTN_HEADS), o->o + at + (size_t)k * hd);

@@ -72,6 +72,13 @@ static void score_decoded(const struct index_job *j, const struct index_row *r, 
         score[i] = score_key(j->c, r->q, r->w, key + i * o->dim, o->heads, o->dim);
 }
 
+/* Stored keys of the page that begins with entry `first`, NULL when it is not there. */
+static const uint8_t *page_keys(const struct index_job *j, int64_t first)
+{
+    const struct kv_view *v = &j->s->kv;
+    return first < (j->s->pos0 + 1) / INDEX_RATIO ? v->pages[first / KEYS_PER_BLOCK] + v->index_offset : NULL;
+}
+
 /* Entries first .. last-1, page by page; first begins a page. */
 static void score_keys(const struct index_job *j, const struct index_row *r, int64_t first, int64_t last, float *key,
                        float *score)
@@ -86,7 +93,7 @@ static void score_keys(const struct index_job *j, const struct index_row *r, int
             score_decoded(j, r, at, n, key, score + g);
             continue;
         }
-        fast_score_keys(j->c, &r->query, at, bytes, n, score + g, unset);
+        fast_score_keys(j->c, &r->query, at, bytes, n, page_keys(j, g + KEYS_PER_BLOCK), score + g, unset);
         for (int i = 0; i < n; i++)
             if (unset[i])
                 score_decoded(j, r, at + (size_t)i * bytes, 1, key, score + g + i);

@@ -22,9 +22,10 @@ void fast_linear(struct cpu_dev *c, const struct op_linear *o);
 size_t fast_query_floats(int heads, int dim);
 bool fast_query_pack(const struct cpu_dev *c, const struct kv_dims *dims, int heads, const float *values,
                      const float *weights, float *mem, struct fast_query *q);
-/* Scores of n stored keys, `stride` bytes apart; unset[i] where the integers do not suffice. */
+/* Scores of n stored keys, `stride` bytes apart; unset[i] where the integers do not suffice. next (or NULL): as many keys
+ * that come after these, somewhere else; only speed depends on it. */
 void fast_score_keys(const struct cpu_dev *c, const struct fast_query *q, const uint8_t *keys, size_t stride, int n,
-                     float *score, bool *unset);
+                     const uint8_t *next, float *score, bool *unset);
 
 /* A strip of w against x: nt tiles from tile0 into y [x->n][ldy], rounded to bf16 when asked. Thread scratch is used. */
 void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,

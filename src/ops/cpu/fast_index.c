@@ -30,8 +30,16 @@ static void score_singly(const struct fast_query *q, const uint8_t *keys, size_t
         unset[i] = fast_kern_ref.index_scores(q, keys + (size_t)i * stride, stride, &score[i]) == INDEX_REFUSED;
 }
 
+/* Asked for a group at a time: a processor drops most of what is asked for at once. */
+static void fetch(const uint8_t *keys, size_t bytes)
+{
+    enum { LINE = 64 };
+    for (size_t i = 0; i < bytes; i += LINE)
+        __builtin_prefetch(keys + i, 0, 2);
+}
+
 void fast_score_keys(const struct cpu_dev *c, const struct fast_query *q, const uint8_t *keys, size_t stride, int n,
-                     float *score, bool *unset)
+                     const uint8_t *next, float *score, bool *unset)
 {
     int group = c->fast->index_keys;
     uint8_t padded[GROUP_MAX * KEY_BYTES_MAX];
@@ -40,6 +48,8 @@ void fast_score_keys(const struct cpu_dev *c, const struct fast_query *q, const 
     for (int i = 0; i < n; i += group) {
         const uint8_t *at = keys + (size_t)i * stride;
         int m = n - i < group ? n - i : group;
+        if (next != NULL)
+            fetch(next + (size_t)i * stride, (size_t)m * stride);
         for (int k = 0; m < group && k < group; k++) /* rows after the last visible one are not there yet */
             memcpy(padded + (size_t)k * stride, at + (size_t)(k < m ? k : 0) * stride, stride);
         if (c->fast->index_scores(q, m < group ? padded : at, stride, out) != INDEX_REFUSED)
