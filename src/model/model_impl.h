@@ -67,7 +67,14 @@ struct model {
     struct watch watch;
 };
 
+/* layers.c */
 struct wmat wmat_of(const struct matrix *m);
+void model_bind_layer(struct model *m, struct layer_ops *l, const struct layer_weights *w, int index);
+/* f [rope_dim / 2]: base^(-2i/rd), in compressed layers blended by YaRN. */
+void model_fill_freq(const struct config *c, bool compressed, float *f);
+/* layout.c: every matrix into the device's own layout, in memory; then whether numerics int8 have all that they need. */
+int model_pack_weights(struct model *m, const struct progress *p, struct err *e);
+int model_check_int8(struct model *m, struct err *e);
 
 /* forward.c: one sub-layer at a time over rows whose inputs are in the workspace. */
 void forward_attention(struct model *m, const struct layer_ops *l, struct rows *r, const float *a, float *out);
@@ -102,9 +109,11 @@ struct step_size {
 };
 int model_count_step(uint64_t *bytes, const struct config *c, int n_stages, struct dev *dev, const struct step_size *size,
                      struct err *e);
-/* m->ws and the lists of rows, for m->max_rows rows. */
+/* workspace.c: m->ws and the lists of rows, for m->max_rows rows. */
 int model_alloc_workspace(struct model *m, struct err *e);
 void model_free_workspace(struct model *m);
+/* Pages and tails within a budget, 0: as model_options has it. */
+int model_open_pools(struct model *m, uint64_t budget_bytes, double tail_share, struct err *e);
 /* Grows a logits buffer to n rows. */
 int model_logits_room(struct model *m, float **buf, size_t *cap, size_t n, struct err *e);
 void model_tell(struct model *m, enum watch_point p, int layer, const float *v, const int32_t *ints, int n, int dim);
