@@ -5,7 +5,7 @@
 /* Numbers of rows that have a kernel of their own: those of decoding a few sequences at once, or of speculation. */
 #define FOR_EACH_FEW(M) M(2) M(3) M(4) M(5) M(6)
 enum { FEW_MAX = 6, FEW_SUMS = 24 * (HALVES > 2 ? 2 : 1) };
-_Static_assert(FEW_MAX <= X_TILE && FEW_MAX <= D_TILE, "few rows are one tile of packed activations");
+_Static_assert(FEW_MAX <= X_TILE, "few rows are one tile of packed activations");
 
 /* One block of nt tiles with m rows: x [columns][m]. */
 ALWAYS_INLINE void block_few(enum wformat f, const uint8_t *line, size_t tile_bytes, const uint32_t *x, int n_lines,

@@ -14,25 +14,19 @@ ALWAYS_INLINE vf fp4_scales(const uint8_t *bytes)
     return vf_from_bits(vi_sll32_23(vi_widen8(bytes)));
 }
 
-/* The exact dots of a group with a rest from the sums of its digits: code vectors of four lines, `step` apart. */
-ALWAYS_INLINE vi fp4_add_rest(vi total, const vi *code, int step, const int32_t *rest, const struct fast_group *g)
+/* The exact dots of a group with a rest, from the sums of its digits and the lines of one half. Out of line: seldom needed,
+ * and its registers are not to be the others'. */
+static NO_INLINE void fp4_line_rest(const uint8_t *line, const int32_t *rest, const struct fast_group *g, vi *total)
 {
     vi acc = vi_set32((uint32_t)g->start[2]);
     NO_UNROLL
-    for (int l = 0; l < 4; l++, code += step, rest += 2) {
+    for (int l = 0; l < 4; l++, line += IL16_LINE, rest += 2) {
+        vi code[2];
+        fp4_codes(line, code);
         acc = vi_digit_add(acc, code[0], vi_set32((uint32_t)rest[0]));
         acc = vi_digit_add(acc, code[1], vi_set32((uint32_t)rest[1]));
     }
-    return vi_add32(vi_sllv32(total, vi_set32((uint32_t)g->shift)), vi_digit_sum(acc));
-}
-
-/* The same from the lines of one half. Out of line: seldom needed, and its registers are not to be the others'. */
-static NO_INLINE void fp4_line_rest(const uint8_t *line, const int32_t *rest, const struct fast_group *g, vi *total)
-{
-    vi code[8];
-    for (int l = 0; l < 4; l++)
-        fp4_codes(line + l * IL16_LINE, code + 2 * l);
-    *total = fp4_add_rest(*total, code, 2, rest, g);
+    *total = vi_add32(vi_sllv32(*total, vi_set32((uint32_t)g->shift)), vi_digit_sum(acc));
 }
 
 ALWAYS_INLINE vi fp4_half_rest(const uint8_t *line, vi total, const int32_t *rest, const struct fast_group *g)
@@ -134,147 +128,67 @@ static NO_INLINE void fp4_one_single(const struct il16 *w, int tile, const struc
     fp4_one(w, tile, 1, x, y);
 }
 
-/* One tile with all m = x->n rows, lines decoded into registers: a half after the other, to hold its sums in registers. */
-ALWAYS_INLINE void fp4_few(const struct il16 *w, int tile, const struct fast_x *x, const int m, float *y, size_t ldy)
+/* One tile with the m rows of a row tile, from row i on: lines decoded into registers, a half after the other, to hold its
+ * sums in registers. Decoding anew for every few rows costs less than keeping decoded lines would: loads and stores. */
+ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, const struct fast_x *x, int i, const int m, float *y, size_t ldy)
 {
-    int n_groups = w->cols_padded / 32;
+    size_t n_groups = (size_t)(w->cols_padded / 32);
     const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
-    const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_groups * 16;
-    const int32_t *digits = x->data;
-    clear(x, 1, y, ldy);
-    for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16 * m) {
+    const uint8_t *scale = w->scale8 + (size_t)tile * n_groups * 16;
+    const int32_t *digits = (const int32_t *)x->data + (size_t)i * n_groups * 16;
+    const struct fast_group *group = x->group + (size_t)i * n_groups;
+    const int32_t *rest = x->rest + (size_t)i * n_groups * 8;
+    for (size_t b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16 * m) {
         NO_UNROLL
         for (int h = 0; h < HALVES; h++) {
-            vi acc[D_TILE * 2], code[8];
+            vi acc[D_TILE * 2];
             UNROLL
-            for (int i = 0; i < m * 2; i++)
-                acc[i] = vi_set32((uint32_t)x->group[(size_t)(i / 2) * (size_t)n_groups + (size_t)b].start[i % 2]);
+            for (int r = 0; r < m * 2; r++)
+                acc[r] = vi_set32((uint32_t)group[(size_t)(r / 2) * n_groups + b].start[r % 2]);
             UNROLL
             for (int l = 0; l < 4; l++) {
-                fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code + 2 * l);
-                digit_line(code + 2 * l, digits + 4 * m * l, m, acc);
+                vi code[2];
+                fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code);
+                digit_line(code, digits + 4 * m * l, m, acc);
             }
             vf s = fp4_scales(scale + h * LANES);
             UNROLL
-            for (int i = 0; i < m; i++) {
-                size_t at = (size_t)i * (size_t)n_groups + (size_t)b;
-                const struct fast_group *g = &x->group[at];
-                vi total = vi_digit_join(acc[2 * i], acc[2 * i + 1]);
+            for (int r = 0; r < m; r++) {
+                size_t at = (size_t)r * n_groups + b;
+                const struct fast_group *g = &group[at];
+                vi total = vi_digit_join(acc[2 * r], acc[2 * r + 1]);
                 if (__builtin_expect(g->shift != 0, 0))
-                    total = fp4_half_rest(line + h * HALF_BYTES, total, x->rest + at * 8, g);
-                float *out = y + (size_t)i * ldy + h * LANES;
+                    total = fp4_half_rest(line + h * HALF_BYTES, total, rest + at * 8, g);
+                float *out = y + (size_t)r * ldy + h * LANES;
                 vf_store(out, vf_fma(vf_mul(s, vf_set(g->scale)), vf_from_i32(total), vf_load(out)));
             }
         }
     }
 }
 
-#define FP4_FEW(m)                                                                                                   \
-    static NO_INLINE void fp4_few_##m(const struct il16 *w, int tile0, const struct fast_x *x, float *y, size_t ldy) \
-    {                                                                                                                \
-        for (int t = 0; t < FEW_TILES(x->n); t++)                                                                    \
-            fp4_few(w, tile0 + t, x, m, y + t * 16, ldy);                                                            \
+typedef void fp4_rows_fn(const struct il16 *w, int tile, const struct fast_x *x, int i, float *y, size_t ldy);
+
+#define FP4_ROWS(m)                                                                                                      \
+    static NO_INLINE void fp4_rows_##m(const struct il16 *w, int tile, const struct fast_x *x, int i, float *y, size_t ldy) \
+    {                                                                                                                    \
+        fp4_rows(w, tile, x, i, m, y, ldy);                                                                              \
     }
-FOR_EACH_FEW(FP4_FEW)
-#define FP4_FEW_NAME(m) fp4_few_##m,
-static few_rows_fn *const fp4_few_of[] = {FOR_EACH_FEW(FP4_FEW_NAME)};
+FOR_EACH_D_TILE(FP4_ROWS)
+#define FP4_ROWS_NAME(m) fp4_rows_##m,
+static fp4_rows_fn *const fp4_rows_of[] = {FOR_EACH_D_TILE(FP4_ROWS_NAME)};
 
-/* A run of groups, decoded once and used for all rows. */
-enum { RUN_GROUPS = IL16_BLOCK / 32 };
-
-struct digit_args {
-    const vi *code;    /* [groups][8] of this half */
-    const vf *w_scale; /* [groups] */
-    int n_groups;
-    const int32_t *x;                       /* [groups][4][m][d0, d1][2] */
-    const struct fast_group *group[D_TILE]; /* [groups] of each row */
-    const int32_t *rest[D_TILE];            /* [groups][8] */
-    float *y; /* LANES sums of row i at y + i*ldy */
-    size_t ldy;
-};
-
-ALWAYS_INLINE void digit_rows(const struct digit_args *a, const int m)
-{
-    const int32_t *x = a->x;
-    const vi *code = a->code;
-    for (int b = 0; b < a->n_groups; b++, code += 8) {
-        vi acc[D_TILE * 2];
-        UNROLL
-        for (int i = 0; i < m * 2; i++)
-            acc[i] = vi_set32((uint32_t)a->group[i / 2][b].start[i % 2]);
-        UNROLL
-        for (int l = 0; l < 4; l++, x += 4 * m)
-            digit_line(code + 2 * l, x, m, acc);
-        UNROLL
-        for (int i = 0; i < m; i++) {
-            const struct fast_group *g = &a->group[i][b];
-            vi total = vi_digit_join(acc[2 * i], acc[2 * i + 1]);
-            if (__builtin_expect(g->shift != 0, 0))
-                total = fp4_add_rest(total, code, 2, a->rest[i] + 8 * b, g);
-            float *y = a->y + (size_t)i * a->ldy;
-            vf_store(y, vf_fma(vf_mul(a->w_scale[b], vf_set(g->scale)), vf_from_i32(total), vf_load(y)));
-        }
-    }
-}
-
-#define DIGIT_ROWS(m) \
-    static NO_INLINE void digit_rows_##m(const struct digit_args *a) { digit_rows(a, m); }
-FOR_EACH_D_TILE(DIGIT_ROWS)
-#define DIGIT_NAME(m) digit_rows_##m,
-static void (*const digit_rows_of[])(const struct digit_args *) = {FOR_EACH_D_TILE(DIGIT_NAME)};
-
-struct code_run {
-    vi code[RUN_GROUPS][8];
-    vf w_scale[RUN_GROUPS];
-};
-
-static void decode_run(const struct il16 *w, int tile, int h, int b0, int n, struct code_run *r)
-{
-    int n_groups = w->cols_padded / 32;
-    const uint8_t *line = w->data + (size_t)tile * w->tile_bytes + (size_t)b0 * 4 * IL16_LINE + h * HALF_BYTES;
-    for (int l = 0; l < 4 * n; l++)
-        fp4_codes(line + l * IL16_LINE, &r->code[l / 4][2 * (l % 4)]);
-    for (int b = 0; b < n; b++)
-        r->w_scale[b] = fp4_scales(w->scale8 + ((size_t)tile * (size_t)n_groups + (size_t)(b0 + b)) * 16 + h * LANES);
-}
-
-/* Groups b0 .. b0+n-1 of nt tiles with every row. */
-static NO_INLINE void fp4_run_many(const struct il16 *w, int tile0, int nt, int b0, int n, const struct fast_x *x, float *y,
-                                   size_t ldy)
-{
-    struct code_run run[FAST_STRIP * HALVES];
-    size_t n_groups = (size_t)(w->cols_padded / 32);
-    for (int t = 0; t < nt * HALVES; t++)
-        decode_run(w, tile0 + t / HALVES, t % HALVES, b0, n, &run[t]);
-    for (int t = 0; t < nt; t++)
-        fetch_tile(w, x, tile0 + t, (size_t)(b0 + RUN_GROUPS) * 4 * IL16_LINE, RUN_GROUPS * 4 * IL16_LINE);
-    for (int i = 0; i < x->n; i += D_TILE) {
-        int m = x->n - i < D_TILE ? x->n - i : D_TILE;
-        struct digit_args a = {.n_groups = n, .ldy = ldy};
-        a.x = (const int32_t *)x->data + ((size_t)i * n_groups + (size_t)(b0 * m)) * 16;
-        for (int r = 0; r < m; r++) {
-            size_t at = (size_t)(i + r) * n_groups + (size_t)b0;
-            a.group[r] = x->group + at;
-            a.rest[r] = x->rest + at * 8;
-        }
-        for (int t = 0; t < nt * HALVES; t++) {
-            a.code = run[t].code[0];
-            a.w_scale = run[t].w_scale;
-            a.y = y + (size_t)i * ldy + t * LANES;
-            digit_rows_of[m - 1](&a);
-        }
-    }
-}
-
+/* Every row tile passes the strip, whose lines stay in the second cache. */
 static void fp4_many(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
 {
     clear(x, n_tiles, y, ldy);
-    int n_groups = w->cols_padded / 32;
-    for (int b = 0; b < n_groups; b += RUN_GROUPS)
-        fp4_run_many(w, tile0, n_tiles, b, n_groups - b < RUN_GROUPS ? n_groups - b : RUN_GROUPS, x, y, ldy);
+    for (int i = 0; i < x->n; i += D_TILE) {
+        int m = x->n - i < D_TILE ? x->n - i : D_TILE;
+        for (int t = 0; t < n_tiles; t++)
+            fp4_rows_of[m - 1](w, tile0 + t, x, i, y + (size_t)i * ldy + t * 16, ldy);
+    }
 }
 
 static void fp4_matmul(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
 {
-    strip(fp4_one_four, fp4_one_single, fp4_few_of, fp4_many, w, tile0, n_tiles, x, y, ldy);
+    strip(fp4_one_four, fp4_one_single, NULL, fp4_many, w, tile0, n_tiles, x, y, ldy);
 }

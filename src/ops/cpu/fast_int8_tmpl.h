@@ -142,6 +142,8 @@ FOR_EACH_FEW(INT8_FEW)
 #define INT8_FEW_NAME(m) int8_few_##m,
 static few_rows_fn *const int8_few_of[] = {FOR_EACH_FEW(INT8_FEW_NAME)};
 
+enum { RUN_GROUPS = IL16_BLOCK / 32 };
+
 /* A run of groups of a tile, decoded once and used for all rows. */
 struct int8_run {
     vi code[RUN_GROUPS][4][CODES_A_LINE];

@@ -20,6 +20,7 @@
 #endif
 #define UNROLL_2 _Pragma("GCC unroll 2")
 #define UNROLL_4 _Pragma("GCC unroll 4")
+#define UNROLL_4 _Pragma("GCC unroll 4")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))
 #define NO_INLINE __attribute__((noinline))

@@ -193,6 +193,7 @@ ALWAYS_INLINE void panel_rows(enum wformat f, const struct panel_args *a, const 
     UNROLL
     for (int i = 0; i < m * HALVES; i++)
         acc[i] = vf_zero();
+    UNROLL_4
     for (int k = 0; k < a->n; k++, panel += 16, x += m) {
         vf w[HALVES];
         UNROLL
