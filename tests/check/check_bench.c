@@ -169,6 +169,7 @@ static void bench_one(const struct level *l, enum wformat f, enum fast_x_kind ki
 void bench_kernels(void)
 {
     bench_rows();
+    bench_attn();
     static const int rows[] = {1, 3, 12, 96};
     for (int l = 1; l < n_levels; l++)
         for (size_t i = 0; i < COUNT_OF(rows); i++) {

@@ -37,6 +37,7 @@ extern const int n_row_ops;
 void row_case_open(struct row_case *c, const struct row_op *o, struct rng *r, int n, int m, int kind);
 void row_case_close(struct row_case *c);
 void bench_rows(void);
+void bench_attn(void);
 /* Of check_bench.c: CPU seconds of this thread, and a median that sorts v. */
 double bench_seconds(void);
 double bench_median(double *v, int n);
