@@ -11,7 +11,7 @@
 /* Rows cross the 16-row tile, the strip of four tiles and the 128-row scale block; columns cross the 8-column padding, the
  * 32- and 128-column blocks; row counts cross every register tile. */
 static const int weight_shapes[][2] = {{16, 32},   {64, 128},  {80, 160},  {48, 96},    {112, 1056},
-                                       {272, 416}, {33, 64},   {17, 2080}, {128, 4096}, {7, 1024}};
+                                       {272, 416}, {33, 64},   {17, 2080}, {128, 4096}, {7, 1024}, {150, 1152}};
 static const int odd_columns[] = {1, 7, 8, 9, 33, 127, 129, 200, 255};
 static const int batches[] = {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 16, 25, 29};
 
@@ -21,6 +21,7 @@ struct product {
     struct wmat w;
     struct il16 packed, stored;
     bool as_stored;      /* the product of `stored` */
+    bool other_way;      /* whole tiles were not the stored kernel's, or others were */
     void *strip;
     enum fast_x_kind kind;
     int n, tile0, n_tiles;
@@ -39,6 +40,14 @@ static const char *kernel_name(enum wformat f, enum fast_x_kind kind)
                               : f == W_BF16 ? "bf16" : "f32";
 }
 
+/* Tiles that the kernel for stored ones takes: a single row's whole tiles, where rows are whole lines of 64 bytes. */
+static int stored_tiles(const struct product *p)
+{
+    int whole = p->w.rows / 16 - p->tile0;
+    size_t row_bytes = matrix_bytes(&p->w) / (size_t)p->w.rows;
+    return p->n > 1 || p->k == levels[0].fast || row_bytes % 64 != 0 ? 0 : whole < p->n_tiles ? whole : p->n_tiles;
+}
+
 static void call_product(void *arg)
 {
     struct product *p = arg;
@@ -48,7 +57,8 @@ static void call_product(void *arg)
     x.in_order = p->as_stored;
     p->k->pack(&x, p->x, (size_t)p->w.cols, 0, p->n);
     if (p->as_stored)
-        fast_stored_strip(p->k, p->fn, &p->stored, p->tile0, p->n_tiles, &x, p->strip, y, p->ldy);
+        p->other_way |= fast_stored_strip(p->k, p->fn, &p->stored, p->tile0, p->n_tiles, &x, p->strip, y, p->ldy) !=
+                        stored_tiles(p);
     else
         p->fn(&p->packed, p->tile0, p->n_tiles, &x, y, p->ldy);
 }
@@ -68,7 +78,8 @@ static bool run_product(struct product *p, const struct fast_kern *k, enum guard
         p->tile0 = t;
         p->n_tiles = p->packed.n_tiles - t < FAST_STRIP ? p->packed.n_tiles - t : FAST_STRIP;
         ok = run_caught(call_product, p);
-        p->why = ok ? p->why : "crashed";
+        p->why = !ok ? "crashed" : p->other_way ? "not the kernel for stored tiles, or wrongly it" : p->why;
+        ok = ok && !p->other_way;
         for (int i = 0; ok && i < p->n; i++)
             for (int r = (t + p->n_tiles) * 16; ok && r < rows; r++)
                 if (f32_bits(((float *)(void *)p->y_mem.data)[i * rows + r]) != 0x99999999u) {

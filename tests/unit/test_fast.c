@@ -120,6 +120,7 @@ static void test_linear(void **state)
     static const struct linear_case cases[] = {
         {W_FP8, 128, 256, 1, 1, false, false}, {W_FP8, 200, 384, 1, 9, true, false},  {W_FP8, 256, 128, 4, 5, false, true},
         {W_FP8, 480, 640, 5, 3, true, true}, /* groups of six tiles: strips across scale blocks */
+        {W_FP8, 400, 640, 5, 2, true, false}, /* of five: pairs of tiles would be */
         {W_FP4, 96, 1056, 1, 7, true, false},   {W_BF16, 70, 100, 1, 13, true, false}, {W_F32, 24, 1000, 1, 3, true, false},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++)

@@ -31,9 +31,9 @@ void fast_score_keys(const struct cpu_dev *c, const struct fast_query *q, const 
 void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,
                 float *y, size_t ldy);
 
-/* The same, unrounded, of a matrix as stored: lines are made in mem (il16_strip_bytes), for a single row in parts of a few
- * columns, so that the products of one part run while the next is read. */
-void fast_stored_strip(const struct fast_kern *k, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,
-                       const struct fast_x *x, void *mem, float *y, size_t ldy);
+/* The same, unrounded, of a matrix as stored: lines are made in mem (il16_strip_bytes). Returns how many tiles a single row
+ * took by the level's kernel for stored tiles (fast_stored_fn); the others' lines were made first, whole. */
+int fast_stored_strip(const struct fast_kern *k, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,
+                      const struct fast_x *x, void *mem, float *y, size_t ldy);
 
 #endif

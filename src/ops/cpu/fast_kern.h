@@ -58,6 +58,10 @@ struct fast_x {
  * padding rows too. */
 typedef void fast_matmul_fn(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy);
 
+/* The same for one row and whole tiles (no padding rows) of a matrix as stored whose rows are a multiple of IL16_LINE bytes
+ * long: the same bits. Lines live in mem (il16_strip_bytes, 64-byte aligned) for as long as the product needs them. */
+typedef void fast_stored_fn(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, void *mem, float *y);
+
 enum { FAST_STRIP = IL16_STRIP };
 
 /* The indexer's query heads in the integers of its FP4 values, for index rows as stored (KV_FP8): with a head's block
@@ -100,6 +104,7 @@ struct fast_kern {
      * no score. */
     int index_keys;
     enum index_way (*index_scores)(const struct fast_query *q, const uint8_t *keys, size_t stride, float *score);
+    fast_stored_fn *fp4_stored, *fp8_stored, *bf16_stored, *f32_stored, *int8_stored;
     /* Runs `turns` rounds of independent fused multiply-adds in registers; returns how many FLOPs that were. */
     double (*burn)(int turns);
     /* The same for the byte products of the level. */

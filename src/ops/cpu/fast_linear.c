@@ -15,12 +15,6 @@ struct fast_job {
     int packs;                /* pack tasks of a group */
 };
 
-/* Columns of a part: some 256 bytes of each row, whose transposed lines stay in the first cache. */
-static int part_columns(enum wformat f)
-{
-    return f == W_FP4 ? 512 : f == W_FP8 ? 256 : 128;
-}
-
 bool fast_has_linear(const struct op_linear *o)
 {
     int groups = o->groups > 1 ? o->groups : 1;
@@ -28,34 +22,28 @@ bool fast_has_linear(const struct op_linear *o)
            !(o->w.format == W_FP4 && o->no_act_quant);
 }
 
-/* Tiles one after the other: fewer sums to work on, but the rows that are read together are neighbours in memory. */
-static void stored_row(const struct fast_kern *k, fast_matmul_fn *fn, const struct il16 *w, int tile, const struct fast_x *x,
-                       void *mem, float *y, size_t ldy)
+static fast_stored_fn *stored_of(const struct fast_kern *k, enum wformat f, enum fast_x_kind kind)
 {
-    int step = part_columns(w->format);
-    for (int col = 0; col < w->cols; col += step) {
-        struct il16 lines;
-        struct fast_x part;
-        int n = w->cols - col < step ? w->cols - col : step;
-        int at = il16_strip(w, tile, 1, col, n, mem, &lines);
-        fast_x_columns(&part, k, x, col, n);
-        fn(&lines, at, 1, &part, y, ldy);
-    }
+    if (f == W_FP4)
+        return kind == FX_INT8 ? k->int8_stored : k->fp4_stored;
+    return f == W_FP8 ? k->fp8_stored : f == W_BF16 ? k->bf16_stored : k->f32_stored;
 }
 
-void fast_stored_strip(const struct fast_kern *k, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,
-                       const struct fast_x *x, void *mem, float *y, size_t ldy)
+int fast_stored_strip(const struct fast_kern *k, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,
+                      const struct fast_x *x, void *mem, float *y, size_t ldy)
 {
-    struct il16 lines;
-    for (int t = 0; t < (x->n == 1 ? 1 : nt); t++)
-        il16_fetch(w, tile0 + t);
-    if (x->n > 1) {
-        int at = il16_strip(w, tile0, nt, 0, w->cols, mem, &lines);
-        fn(&lines, at, nt, x, y, ldy);
-        return;
+    fast_stored_fn *stored = stored_of(k, w->format, x->kind);
+    int whole = x->n == 1 && stored != NULL ? il16_whole_tiles(w, tile0, nt) : 0;
+    for (int t = 0; t < (x->n > 1 ? nt : tile0 < x->next_strip ? 1 : 0); t++)
+        il16_fetch(w, tile0 + t); /* later strips of a row were fetched with the one before */
+    if (whole > 0)
+        stored(w, tile0, whole, x, mem, y);
+    if (whole < nt) {
+        struct il16 lines;
+        int at = il16_strip(w, tile0 + whole, nt - whole, mem, &lines);
+        fn(&lines, at, nt - whole, x, y + whole * IL16_ROWS, ldy);
     }
-    for (int t = 0; t < nt; t++)
-        stored_row(k, fn, w, tile0 + t, x, mem, y + t * IL16_ROWS, ldy);
+    return whole;
 }
 
 static void run_strip(struct cpu_dev *c, int i_thread, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,

@@ -14,6 +14,7 @@
  */
 #include "ops/cpu/fast_decl.h"
 #include "ops/cpu/fast_pack.h"
+#include "ops/cpu/turn_bytes.h"
 
 #ifndef UNROLL /* the tests' emulation of AVX-512 compiles faster without */
 #define UNROLL _Pragma("GCC unroll 32")
@@ -33,11 +34,14 @@ enum { HALVES = 16 / LANES, HALF_BYTES = 4 * LANES };
 #include "ops/cpu/fast_fp4_tmpl.h"
 #include "ops/cpu/fast_int8_tmpl.h"
 #include "ops/cpu/fast_index_tmpl.h"
+#include "ops/cpu/fast_stored_tmpl.h"
 #include "ops/cpu/fast_peak_tmpl.h"
 
 const struct fast_kern KERN_NAME = {
     .name = KERN_TEXT, .tile = {X_TILE, X_TILE, X_TILE, X_TILE, D_TILE, X_TILE}, .x_bytes = X_BYTES, .pack = pack_rows,
     .pack_query = pack_query, .index_keys = INDEX_KEYS, .index_scores = index_scores,
     .fp4 = fp4_matmul, .fp4_int8 = int8_matmul, .fp8 = fp8_matmul, .bf16 = bf16_matmul, .f32 = f32_matmul,
+    .fp4_stored = fp4_stored, .int8_stored = int8_stored, .fp8_stored = fp8_stored, .bf16_stored = bf16_stored,
+    .f32_stored = f32_stored,
     .burn = burn, .burn_bytes = burn_bytes, .read = read_all,
 };

@@ -64,11 +64,12 @@ void il16_view(struct il16 *out, const struct wmat *w, const void *mem);
 void il16_describe(struct il16 *out, const struct wmat *w);
 /* Asks for a tile of such a matrix ahead of its use. */
 void il16_fetch(const struct il16 *m, int tile);
-/* Columns col0 .. col0 + n_cols - 1 of such a matrix's tiles tile0 .. tile0 + n_tiles - 1 (at most IL16_STRIP) as lines in
- * mem (64-byte aligned, il16_strip_bytes long), described in out; returns which tile of `out` is the first of them.
- * col0 is a multiple of IL16_BLOCK, n_cols too unless it reaches the end. */
+/* How many of its n_tiles tiles from tile0 on have no padding row; 0 when rows are not a multiple of IL16_LINE bytes. */
+int il16_whole_tiles(const struct il16 *m, int tile0, int n_tiles);
+/* Tiles tile0 .. tile0 + n_tiles - 1 (at most IL16_STRIP) of such a matrix as lines in mem (64-byte aligned,
+ * il16_strip_bytes long), described in out; returns which tile of `out` is the first of them. */
 size_t il16_strip_bytes(const struct il16 *m);
-int il16_strip(const struct il16 *m, int tile0, int n_tiles, int col0, int n_cols, void *mem, struct il16 *out);
+int il16_strip(const struct il16 *m, int tile0, int n_tiles, void *mem, struct il16 *out);
 /* The value at (row, col) of the packed matrix, scale included: the scalar truth of the layout. */
 float il16_get(const struct il16 *m, int row, int col);
 

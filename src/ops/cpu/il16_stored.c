@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "num/num.h"
+#include "ops/cpu/turn_bytes.h"
 
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
 typedef uint16_t pairs8 __attribute__((vector_size(16)));
 typedef uint32_t words4 __attribute__((vector_size(16)));
 typedef uint64_t halves2 __attribute__((vector_size(16)));
@@ -18,10 +18,10 @@ typedef uint64_t halves2 __attribute__((vector_size(16)));
 
 enum { UNIT = 16, QUARTER_ROWS = 4, CHUNK = 64, BLOCK_TILES = IL16_BLOCK / IL16_ROWS };
 
-static size_t row_bytes(const struct il16 *m, int cols)
+static size_t row_bytes(const struct il16 *m)
 {
     static const int bits[] = {[W_F32] = 32, [W_BF16] = 16, [W_FP8] = 8, [W_FP4] = 4};
-    return (size_t)cols * (size_t)bits[m->format] / 8;
+    return (size_t)m->cols * (size_t)bits[m->format] / 8;
 }
 
 static int blocks_of(const struct il16 *m)
@@ -101,16 +101,14 @@ static NO_INLINE void part_quarter(const uint8_t *in, size_t stride, int rows, s
     }
 }
 
-/* out's columns, from col0 on, of one tile. CHUNK bytes of all rows after the other: rows a power of two apart would drive
- * each other out of the cache. */
-ALWAYS_INLINE void gather_tile(const struct il16 *m, const struct il16 *part, int tile, int col0, bool pairs,
-                               uint8_t *out)
+/* out's tile. CHUNK bytes of all rows after the other: rows a power of two apart would drive each other out of the cache. */
+ALWAYS_INLINE void gather_tile(const struct il16 *m, int tile, bool pairs, uint8_t *out)
 {
-    size_t stride = row_bytes(m, m->cols), end = row_bytes(m, part->cols), lines = part->tile_bytes / IL16_LINE;
-    const uint8_t *in = m->stored + (size_t)tile * IL16_ROWS * stride + row_bytes(m, col0);
+    size_t stride = row_bytes(m), lines = m->tile_bytes / IL16_LINE;
+    const uint8_t *in = m->stored + (size_t)tile * IL16_ROWS * stride;
     int rows = m->rows - tile * IL16_ROWS < IL16_ROWS ? m->rows - tile * IL16_ROWS : IL16_ROWS;
     for (size_t at = 0; at < lines * 4; at += CHUNK) {
-        size_t bytes = at >= end ? 0 : end - at < CHUNK ? end - at : CHUNK;
+        size_t bytes = at >= stride ? 0 : stride - at < CHUNK ? stride - at : CHUNK;
         int n_lines = lines - at / 4 < CHUNK / 4 ? (int)(lines - at / 4) : CHUNK / 4;
         for (int q = 0; q < IL16_ROWS; q += QUARTER_ROWS) {
             int left = rows - q < 0 ? 0 : rows - q < QUARTER_ROWS ? rows - q : QUARTER_ROWS;
@@ -124,98 +122,69 @@ ALWAYS_INLINE void gather_tile(const struct il16 *m, const struct il16 *part, in
     }
 }
 
-/* Scale bytes of 16 groups of 16 rows, rows and groups exchanged: four rounds of interleaving halves. */
-static inline void transpose_bytes(const uint8_t *in, size_t stride, uint8_t *out)
-{
-    bytes16 a[16], b[16];
-    for (int i = 0; i < 16; i++)
-        memcpy(&a[i], in + (size_t)i * stride, 16);
-    for (int round = 0; round < 4; round++) {
-        for (int i = 0; i < 8; i++) {
-            b[2 * i] = __builtin_shufflevector(a[i], a[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            b[2 * i + 1] =
-                __builtin_shufflevector(a[i], a[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        }
-        memcpy(a, b, sizeof a);
-    }
-    memcpy(out, a, sizeof a);
-}
-
-static void gather_fp4_scales(const struct il16 *m, int tile, int col0, int groups, uint8_t *out)
+static void gather_fp4_scales(const struct il16 *m, int tile, int groups, uint8_t *out)
 {
     int b = 0, rows = m->rows - tile * IL16_ROWS;
-    size_t stride = (size_t)(m->cols / 32);
-    const uint8_t *in = (const uint8_t *)m->stored_scale + (size_t)tile * IL16_ROWS * stride + col0 / 32;
+    const uint8_t *in = (const uint8_t *)m->stored_scale + (size_t)tile * IL16_ROWS * (size_t)groups;
     for (; rows >= IL16_ROWS && b + 16 <= groups; b += 16)
-        transpose_bytes(in + b, stride, out + (size_t)b * IL16_ROWS);
+        turn_bytes(in + b, (size_t)groups, out + (size_t)b * IL16_ROWS);
     for (; b < groups; b++)
         for (int r = 0; r < IL16_ROWS; r++) /* padding rows: any finite scale */
-            out[(size_t)b * IL16_ROWS + (size_t)r] = r < rows ? in[(size_t)r * stride + (size_t)b] : 127;
+            out[(size_t)b * IL16_ROWS + (size_t)r] = r < rows ? in[(size_t)r * (size_t)groups + (size_t)b] : 127;
 }
 
-static void gather_fp8_scales(const struct il16 *m, const struct il16 *part, int block_row, int n_rows, int col0,
-                              float *out)
+static void gather_fp8_scales(const struct il16 *m, int block_row, int n_rows, float *out)
 {
     const uint8_t *bytes = m->stored_scale;
     const float *floats = m->stored_scale;
-    for (int i = block_row; i < block_row + n_rows; i++) {
-        size_t at = (size_t)i * (size_t)blocks_of(m) + (size_t)(col0 / IL16_BLOCK);
-        for (int b = 0; b < blocks_of(part); b++, at++)
-            *out++ = m->scale_f32 ? floats[at] : f32_from_e8m0(bytes[at]);
+    size_t n = (size_t)blocks_of(m), at = (size_t)block_row * n;
+    for (size_t end = at + (size_t)n_rows * n; at < end; at++)
+        *out++ = m->scale_f32 ? floats[at] : f32_from_e8m0(bytes[at]);
+}
+
+static void gather_scales(const struct il16 *m, struct il16 *out, int tile0, int first, uint8_t *mem)
+{
+    if (m->format == W_FP4) {
+        int groups = m->cols / 32;
+        out->scale8 = mem;
+        for (int t = first; t < out->n_tiles; t++, mem += (size_t)groups * IL16_ROWS)
+            gather_fp4_scales(m, tile0 + t - first, groups, mem);
+    } else if (m->format == W_FP8) {
+        out->scale = (const float *)(const void *)mem;
+        gather_fp8_scales(m, (tile0 - first) / BLOCK_TILES, first > 0 ? 2 : 1, (float *)(void *)mem);
     }
 }
 
-static void gather_scales(const struct il16 *m, struct il16 *out, int tile0, int first, int col0, uint8_t *mem)
+int il16_whole_tiles(const struct il16 *m, int tile0, int n_tiles)
 {
-    if (m->format == W_FP4) {
-        int groups = out->cols / 32;
-        out->scale8 = mem;
-        for (int t = first; t < out->n_tiles; t++, mem += (size_t)groups * IL16_ROWS)
-            gather_fp4_scales(m, tile0 + t - first, col0, groups, mem);
-    } else if (m->format == W_FP8) {
-        out->scale = (const float *)(const void *)mem;
-        gather_fp8_scales(m, out, (tile0 - first) / BLOCK_TILES, first > 0 ? 2 : 1, col0, (float *)(void *)mem);
-    }
+    int whole = m->rows / IL16_ROWS - tile0;
+    return row_bytes(m) % IL16_LINE != 0 ? 0 : whole < n_tiles ? whole : n_tiles;
 }
 
 void il16_fetch(const struct il16 *m, int tile)
 {
-    size_t bytes = row_bytes(m, m->cols) * IL16_ROWS;
+    size_t bytes = row_bytes(m) * IL16_ROWS;
     uintptr_t p = (uintptr_t)m->stored + (size_t)tile * bytes;
     for (size_t i = 0; i < bytes; i += IL16_LINE)
         __builtin_prefetch((const void *)(p + i), 0, 2);
 }
 
-/* Shape of out: `end` tiles of n_cols columns. */
-static void shape_part(const struct il16 *m, int end, int rows, int col0, int n_cols, struct il16 *out)
-{
-    *out = *m;
-    out->stored = NULL;
-    out->n_tiles = end;
-    out->rows = rows < end * IL16_ROWS ? rows : end * IL16_ROWS;
-    if (n_cols == m->cols)
-        return;
-    out->cols = n_cols;
-    out->cols_padded = col0 + n_cols == m->cols ? m->cols_padded - col0 : n_cols;
-    out->tile_bytes = m->tile_bytes / (size_t)m->cols_padded * (size_t)out->cols_padded;
-}
-
-int il16_strip(const struct il16 *m, int tile0, int n_tiles, int col0, int n_cols, void *mem, struct il16 *out)
+int il16_strip(const struct il16 *m, int tile0, int n_tiles, void *mem, struct il16 *out)
 {
     assert(m->stored != NULL && n_tiles <= IL16_STRIP);
-    int first = first_tile(m, tile0, n_tiles), end = first + n_tiles;
-    shape_part(m, end, m->rows - (tile0 - first) * IL16_ROWS, col0, n_cols, out);
-    uint8_t *lines = (uint8_t *)mem + (size_t)first * out->tile_bytes;
+    int first = first_tile(m, tile0, n_tiles), end = first + n_tiles, rows = m->rows - (tile0 - first) * IL16_ROWS;
+    *out = *m;
+    out->stored = NULL;
     out->data = mem;
+    out->n_tiles = end;
+    out->rows = rows < end * IL16_ROWS ? rows : end * IL16_ROWS;
+    uint8_t *lines = (uint8_t *)mem + (size_t)first * m->tile_bytes;
     for (int t = 0; t < n_tiles; t++) {
         if (m->format == W_FP8)
-            gather_tile(m, out, tile0 + t, col0, true, lines + (size_t)t * out->tile_bytes);
+            gather_tile(m, tile0 + t, true, lines + (size_t)t * m->tile_bytes);
         else
-            gather_tile(m, out, tile0 + t, col0, false, lines + (size_t)t * out->tile_bytes);
+            gather_tile(m, tile0 + t, false, lines + (size_t)t * m->tile_bytes);
     }
-    gather_scales(m, out, tile0, first, col0, (uint8_t *)mem + (size_t)end * out->tile_bytes);
-    int next = tile0 % IL16_STRIP + 1 < IL16_STRIP ? tile0 + 1 : tile0; /* the next strip may be another thread's */
-    size_t ahead = (size_t)next * IL16_ROWS * row_bytes(m, m->cols) + row_bytes(m, col0) * IL16_ROWS;
-    out->ahead = (uintptr_t)m->stored + ahead - (uintptr_t)lines;
+    gather_scales(m, out, tile0, first, (uint8_t *)mem + (size_t)end * m->tile_bytes);
     return first;
 }
