@@ -15,11 +15,20 @@ enum { KV_BLOCK = 64 };
 static inline void kv_decode_block(const uint8_t *in, int n, float s, float *row)
 {
     float first = s <= 0x1p7f ? s * 0x1p120f : 0x1p120f, second = s <= 0x1p7f ? 1 : s;
-    for (int i = 0; i < n; i++) {
+    int i = 0;
+#ifdef KV_WIDEN /* 8 signed bytes to 32 bits, where the compiler would go by way of 16 */
+    for (; i + 8 <= n; i += 8) {
+        typedef int32_t words __attribute__((vector_size(32)));
+        typedef float floats __attribute__((vector_size(32)));
+        floats v = (floats)((words)KV_WIDEN(in + i) << 20 & (int32_t)0x87f00000u) * first;
+        memcpy(row + i, &v, sizeof v);
+    }
+#endif
+    for (; i < n; i++) {
         uint32_t c = (uint32_t)(int32_t)(int8_t)in[i]; /* the sign in all upper bits */
         row[i] = f32_from_bits(c << 20 & 0x87f00000u) * first;
     }
-    for (int i = 0; second != 1 && i < n; i++)
+    for (i = 0; second != 1 && i < n; i++)
         row[i] *= second;
 }
 

@@ -26,15 +26,41 @@ static bool load_far_scales(struct key_scales *s, int i, const uint8_t *key, int
     return fits;
 }
 
+/* Exponents of n_blocks blocks, four at a time. */
+ALWAYS_INLINE void load_exponents(struct key_scales *s, const uint8_t *exponents, size_t stride, int n_blocks)
+{
+    int b = 0;
+    for (; b + 4 <= n_blocks; b += 4) {
+        uint32_t four[INDEX_KEYS];
+        UNROLL
+        for (int i = 0; i < INDEX_KEYS; i++)
+            memcpy(&four[i], exponents + (size_t)i * stride + b, sizeof four[i]);
+        UNROLL
+        for (int k = 0; k < 4; k++)
+            for (int i = 0; i < INDEX_KEYS; i++)
+                s->distance[b + k][i] = (int)(four[i] >> 8 * k & 255);
+    }
+    for (; b < n_blocks; b++)
+        for (int i = 0; i < INDEX_KEYS; i++)
+            s->distance[b][i] = exponents[(size_t)i * stride + (size_t)b];
+}
+
+/* 2^(e - 127) of all keys: f32_from_e8m0, in vectors. */
+ALWAYS_INLINE void load_lowest(struct turned_keys *t, const struct key_scales *s)
+{
+    for (int i = 0; i < INDEX_KEYS; i++) {
+        uint32_t e = (uint32_t)s->lowest[i], bits = e == 0 ? 0x00400000u : e << 23;
+        t->lowest[i] = f32_from_bits(e == 255 ? 0x7fc00000u : bits);
+    }
+}
+
 ALWAYS_INLINE bool load_scales(struct key_scales *s, const uint8_t *keys, size_t stride, int dim)
 {
     int highest[INDEX_KEYS] = {0};
     bool fits = true;
     for (int i = 0; i < INDEX_KEYS; i++)
         s->lowest[i] = 255;
-    for (int b = 0; b < dim / 32; b++)
-        for (int i = 0; i < INDEX_KEYS; i++)
-            s->distance[b][i] = keys[(size_t)i * stride + (size_t)(dim / 2 + b)];
+    load_exponents(s, keys + dim / 2, stride, dim / 32);
     for (int b = 0; b < dim / 32; b++)
         for (int i = 0; i < INDEX_KEYS; i++) {
             int e = s->distance[b][i];
@@ -87,8 +113,7 @@ ALWAYS_INLINE void load_block(struct turned_keys *t, const struct key_scales *s,
 ALWAYS_INLINE void load_keys(struct turned_keys *t, const struct key_scales *s, const uint8_t *keys, size_t stride, int dim,
                              const bool near)
 {
-    for (int i = 0; i < INDEX_KEYS; i++)
-        t->lowest[i] = f32_from_e8m0((uint8_t)s->lowest[i]);
+    load_lowest(t, s);
     for (int b = 0; b < dim / 32; b++)
         for (int i = 0; i < INDEX_GROUPS; i++)
             load_block(t, s, keys, stride, b, i, near);
