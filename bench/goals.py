@@ -113,7 +113,7 @@ def main():
     peaks = ", ".join(f"{r['name'][8:]} {r['value']:.4g} {r['unit']}" for r in flash.values()
                       if r["name"].startswith("machine."))
     print(f"Flash: 4 layers of its width; Pro: 2 layers, 48 experts. Peaks at the start: {peaks}. Medians of "
-          f"{flash[first]['rounds'] if first in flash else 0} rounds, each against the highest peaks measured between its rounds. The state at "
+          f"{flash[first]['rounds'] if first in flash else 0} rounds, each against the peaks measured right before and after it. The state at "
           "a context is made up, not prefilled.\n")
     print("\n".join(table.lines))
     print("\n".join(speed_table(flash, "Flash, 4 layers") + speed_table(pro, "Pro, 2 layers") + peers_lines(folder)))

@@ -17,8 +17,8 @@ struct bench_work {
 
 /* One speed. The roofline is the least time that the machine's measured peaks allow for the work: traffic and
  * arithmetic overlap at best (roofline), or follow each other as reading weights, keys and rows and scoring keys do in
- * one token's decode (roofline_sum). Both are that time, by the highest peaks measured between the row's rounds, over the
- * median of the times it took. */
+ * one token's decode (roofline_sum). Both are medians over the rounds of that time, by the peaks measured right before and
+ * after the round, over the time that the round took. */
 struct bench_row {
     char name[64];
     const char *unit;

@@ -29,7 +29,8 @@ void bench_print_table(const struct bench *b)
         printf("\n");
     }
     printf("\nroofline: least time that the peaks allow for the bytes and operations, overlapped, over the time taken; "
-           "summed: with\nthe indexer's arithmetic after the reading. Contexts hold made-up KV state.\n");
+           "summed: with\nthe indexer's arithmetic after the reading. Of each round by the peaks around it; medians. "
+           "Contexts hold made-up KV state.\n");
     if (b->full[0] != '\0')
         printf("full depth: %s at the same fraction of its own summed roofline, all of it in memory.\n", b->full);
 }

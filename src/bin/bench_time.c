@@ -144,6 +144,19 @@ static int time_rounds(struct bench *b, const struct bench_task *t, double *seco
     return rc == HD_OK ? n : rc;
 }
 
+/* Each round's fraction is of the higher peaks of those measured right before and right after it: other users of the machine
+ * come and go between rounds, and take from both. The median of them. */
+static double fraction_of(const struct bench_task *t, double (*least)(const struct fast_peaks *, const struct bench_work *),
+                          const double *seconds, const struct fast_peaks *peaks, int n)
+{
+    double fraction[BENCH_ROUNDS_MAX];
+    for (int i = 0; i < n; i++) {
+        struct fast_peaks around = fast_peaks_max(peaks[i], peaks[i + 1]);
+        fraction[i] = least(&around, &t->work) / seconds[i];
+    }
+    return median(fraction, n);
+}
+
 int bench_time(struct bench *b, const struct bench_task *t, struct err *e)
 {
     if (!bench_wants(b, t->name))
@@ -157,9 +170,10 @@ int bench_time(struct bench *b, const struct bench_task *t, struct err *e)
     }
     for (int i = 0; i <= n; i++)
         top = fast_peaks_max(top, peaks[i]);
-    double s = median(seconds, n);
-    struct bench_row r = {.unit = t->unit, .value = t->per_call / s, .roofline = overlapped_seconds(&top, &t->work) / s,
-                          .roofline_sum = summed_seconds(&top, &t->work) / s, .seconds = s, .work = t->work,
+    double fraction = fraction_of(t, overlapped_seconds, seconds, peaks, n);
+    double fraction_sum = fraction_of(t, summed_seconds, seconds, peaks, n), s = median(seconds, n); /* sorts seconds */
+    struct bench_row r = {.unit = t->unit, .value = t->per_call / s, .roofline = fraction,
+                          .roofline_sum = fraction_sum, .seconds = s, .work = t->work,
                           .rounds = n, .context = t->context, .batch = t->batch, .chunk = t->chunk, .peaks = peaks};
     if (t->full.bytes > 0)
         r.projected = r.value * summed_seconds(&top, &t->work) / summed_seconds(&top, &t->full);
