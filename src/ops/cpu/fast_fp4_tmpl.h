@@ -45,18 +45,18 @@ ALWAYS_INLINE void digit_line(const vi *code, const int32_t *x, const int m, vi 
     }
 }
 
-/* A group of one tile with one row: digit words x [4][d0, d1][2]. */
-ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const int32_t *x, const int32_t *rest,
-                             const struct fast_group *g, uintptr_t early, vf *sum)
+/* A group of one tile with one row: digit words x [4][d0, d1][2], total the sums of their products. */
+ALWAYS_INLINE void fp4_group_sums(const uint8_t *line, const int32_t *x, const struct fast_group *g, uintptr_t early,
+                                  vi *total)
 {
-    vi acc[HALVES * 2], total[HALVES];
+    vi acc[HALVES * 2];
     UNROLL
     for (int i = 0; i < HALVES * 2; i++)
         acc[i] = vi_set32((uint32_t)g->start[i % 2]);
     UNROLL
     for (int l = 0; l < 4; l++, x += 4) {
         vi code[HALVES * 2];
-        __builtin_prefetch((const void *)(early + (size_t)l * IL16_LINE), 0, 2);
+        __builtin_prefetch((const void *)((uintptr_t)line + early + (size_t)l * IL16_LINE), 0, 3);
         UNROLL
         for (int h = 0; h < HALVES; h++)
             fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code + 2 * h);
@@ -73,13 +73,13 @@ ALWAYS_INLINE void fp4_group(const uint8_t *line, const uint8_t *scale, const in
     UNROLL
     for (int h = 0; h < HALVES; h++)
         total[h] = vi_digit_join(acc[2 * h], acc[2 * h + 1]);
-    if (__builtin_expect(g->shift != 0, 0))
-        for (int h = 0; h < HALVES; h++)
-            fp4_line_rest(line + h * HALF_BYTES, rest, g, &total[h]);
-    vf xs = vf_set(g->scale);
+}
+
+ALWAYS_INLINE void fp4_group_end(const uint8_t *scale, vf x_scale, const vi *total, vf *sum)
+{
     UNROLL
     for (int h = 0; h < HALVES; h++)
-        sum[h] = vf_fma(vf_mul(fp4_scales(scale + h * LANES), xs), vf_from_i32(total[h]), sum[h]);
+        sum[h] = vf_fma(vf_mul(fp4_scales(scale + h * LANES), x_scale), vf_from_i32(total[h]), sum[h]);
 }
 
 /* The same for a tile's scales, a sixteenth of its bytes. Those of lines made of a stored matrix are in the cache. */
@@ -91,27 +91,48 @@ ALWAYS_INLINE struct ahead scales_ahead_of(const struct il16 *w, const struct fa
     return (struct ahead){AHEAD, tile, (uintptr_t)(x->next_strip - 1) * tile};
 }
 
+/* Where one row's walk over some tiles is. */
+struct fp4_walk {
+    const uint8_t *line, *scale; /* of this group, in the first tile; of others `tile_bytes` and `scale_bytes` further */
+    size_t tile_bytes, scale_bytes;
+    uintptr_t early, early_scale; /* distance of what is fetched early */
+};
+
+/* This group of nt tiles. */
+ALWAYS_INLINE void fp4_group(const struct fp4_walk *at, const int nt, const int32_t *digits, const int32_t *rest,
+                             const struct fast_group *g, vf *sum)
+{
+    const uint8_t *line = at->line, *scale = at->scale;
+    NO_UNROLL /* one tile's group unrolled is as much as the registers and the decoded instructions have room for */
+    for (int t = 0; t < nt; t++, line += at->tile_bytes, scale += at->scale_bytes, sum += HALVES) {
+        vi total[HALVES];
+        __builtin_prefetch((const void *)((uintptr_t)scale + at->early_scale), 0, 3);
+        fp4_group_sums(line, digits, g, at->early, total);
+        if (__builtin_expect(g->shift != 0, 0))
+            for (int h = 0; h < HALVES; h++)
+                fp4_line_rest(line + h * HALF_BYTES, rest, g, &total[h]);
+        fp4_group_end(scale, vf_set(g->scale), total, sum);
+    }
+}
+
 ALWAYS_INLINE void fp4_one(const struct il16 *w, int tile, const int nt, const struct fast_x *x, float *y)
 {
     int n_groups = w->cols_padded / 32;
-    const uint8_t *tiles = w->data + (size_t)tile * w->tile_bytes, *line = tiles;
-    size_t scale_bytes = (size_t)n_groups * 16; /* of a tile */
-    const uint8_t *scales = w->scale8 + (size_t)tile * scale_bytes, *scale = scales;
+    struct fp4_walk at = {.tile_bytes = w->tile_bytes, .scale_bytes = (size_t)n_groups * 16};
     const int32_t *digits = x->data, *rest = x->rest;
     const struct ahead ahead = ahead_of(w, x), scale_ahead = scales_ahead_of(w, x);
     vf sum[FAST_STRIP * HALVES];
+    at.line = w->data + (size_t)tile * at.tile_bytes;
+    at.scale = w->scale8 + (size_t)tile * at.scale_bytes;
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
         sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
-    for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16, rest += 8) {
-        uintptr_t early = (uintptr_t)tiles + place_ahead(&ahead, (size_t)b * 4 * IL16_LINE);
-        uintptr_t early_scale = (uintptr_t)scales + place_ahead(&scale_ahead, (size_t)b * 16);
-        NO_UNROLL /* one tile's group unrolled is as much as the registers and the decoded instructions have room for */
-        for (int t = 0; t < nt; t++) {
-            __builtin_prefetch((const void *)(early_scale + (size_t)t * scale_bytes), 0, 2);
-            fp4_group(line + (size_t)t * w->tile_bytes, scale + (size_t)t * scale_bytes, digits, rest, &x->group[b],
-                      early + (size_t)t * w->tile_bytes, sum + t * HALVES);
-        }
+    for (int b = 0; b < n_groups; b++, digits += 16, rest += 8) {
+        at.early = place_ahead(&ahead, (size_t)b * 4 * IL16_LINE) - (size_t)b * 4 * IL16_LINE;
+        at.early_scale = place_ahead(&scale_ahead, (size_t)b * 16) - (size_t)b * 16;
+        fp4_group(&at, nt, digits, rest, &x->group[b], sum);
+        at.line += 4 * IL16_LINE;
+        at.scale += 16;
     }
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)

@@ -119,7 +119,7 @@ ALWAYS_INLINE void block_one(enum wformat f, const uint8_t *const *line, size_t 
             for (int h = 0; h < HALVES; h++) {
                 vf w[4];
                 if (h == 0)
-                    __builtin_prefetch((const void *)((uintptr_t)line[t] + early), 0, 2);
+                    __builtin_prefetch((const void *)((uintptr_t)line[t] + early), 0, 3);
                 line_steps(f, line[t] + at + h * HALF_BYTES, w);
                 UNROLL
                 for (int j = 0; j < s; j++)
