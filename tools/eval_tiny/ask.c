@@ -128,9 +128,12 @@ int main(int argc, char **argv)
     char *line = NULL;
     hadal *h;
     hadal_error e;
-    if (argc != 2)
-        return fprintf(stderr, "usage: ask MODEL_DIR < requests.jsonl > answers.jsonl\n"), 2;
-    if (hadal_open(&h, argv[1], NULL, &e) != HADAL_OK)
+    if (argc != 2 && argc != 3)
+        return fprintf(stderr, "usage: ask MODEL_DIR [NUMERICS] < requests.jsonl > answers.jsonl\n"), 2;
+    hadal_options options;
+    hadal_options_init(&options);
+    options.numerics = argc == 3 ? argv[2] : options.numerics;
+    if (hadal_open(&h, argv[1], &options, &e) != HADAL_OK)
         return fprintf(stderr, "ask: %s\n", e.message), 1;
     while (getline(&line, &room, stdin) > 0) {
         if (n_taken - n_given == IN_FLIGHT)

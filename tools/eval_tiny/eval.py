@@ -17,6 +17,7 @@ SEED = 10 ** 7
 BUILD = os.environ.get('B', 'build')
 LEVEL = data.Level()
 EOS = 1
+NUMERICS = []                                               # of --numerics: the engine's default otherwise
 WINDOW = 128                                                # tokens that attention reads without any selection
 data.dialogue = lambda turns, thinking, system='', tools=None, effort=None: dict(
     turns=([{'role': 'system', 'content': system}] if system else []) + turns, thinking=thinking, tools=tools)
@@ -43,7 +44,7 @@ def request(turns, thinking=False, tools=None, max_tokens=160, ids=False):
 def ask(model, requests, mutant=0):
     """Answers to the requests, in order. mutant: a bug planted into the engine (the mutation build)."""
     program = os.path.join(BUILD + '-mutants' if mutant else BUILD, 'tools/eval_tiny/ask')
-    done = subprocess.run([program, model], input=''.join(json.dumps(r) + '\n' for r in requests), text=True,
+    done = subprocess.run([program, model] + NUMERICS, input=''.join(json.dumps(r) + '\n' for r in requests), text=True,
                           stdout=subprocess.PIPE, env=dict(os.environ, HADAL_MUTANT=str(mutant)), check=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     for a in answers:
@@ -58,7 +59,8 @@ def logits(model, ids, positions, drafter):
         f.write(' '.join(map(str, ids)))
         f.flush()
         out = subprocess.run([os.path.join(BUILD, 'hadal'), 'logits', '-m', model, '--tokens', f.name, '--positions',
-                              ','.join(map(str, positions)), f'--{drafter}', '--json'], stdout=subprocess.PIPE, check=True).stdout
+                              ','.join(map(str, positions)), f'--{drafter}', '--json'] + (['--numerics'] + NUMERICS if NUMERICS else []),
+                             stdout=subprocess.PIPE, check=True).stdout
     return json.loads(out)
 
 
@@ -276,10 +278,12 @@ def main():
     ap.add_argument('--depths', default='0,500,4000,16000')
     ap.add_argument('--mutant-longest', type=int, default=1000)
     ap.add_argument('--only', default='', help='only the parts whose name matches: facts, arithmetic, json, tools, none, needle, drafts')
+    ap.add_argument('--numerics', help='as of `hadal run`: int8 says what 8-bit activations cost in answers')
     ap.add_argument('--quick', action='store_true')
     ap.add_argument('--corpus')
     ap.add_argument('--json')
     a = ap.parse_args()
+    NUMERICS.extend([a.numerics] if a.numerics else [])
     if a.corpus:
         data.load_corpus(a.corpus)
     if a.quick:
