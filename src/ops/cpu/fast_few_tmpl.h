@@ -14,12 +14,20 @@ ALWAYS_INLINE void block_few(enum wformat f, const uint8_t *line, size_t tile_by
     int s = steps_a_line(f);
     for (int l = 0; l < n_lines; l++, line += IL16_LINE, x += s * m) {
         UNROLL
-        for (int i = 0; i < nt * HALVES; i++) {
-            vf w[4];
-            line_steps(f, line + (size_t)(i / HALVES) * tile_bytes + i % HALVES * HALF_BYTES, w);
+        for (int t = 0; t < nt; t++) {
+            vf w[HALVES][4];
             UNROLL
-            for (int j = 0; j < s * m; j++)
-                acc[i * m + j % m] = step(f, w[j / m], set_word(x[j]), acc[i * m + j % m]);
+            for (int h = 0; h < HALVES; h++)
+                line_steps(f, line + (size_t)t * tile_bytes + h * HALF_BYTES, w[h]);
+            UNROLL
+            for (int j = 0; j < s * m; j++) {
+                vf v = set_word(x[j]);
+                UNROLL
+                for (int h = 0; h < HALVES; h++) {
+                    vf *sum = &acc[(t * HALVES + h) * m + j % m];
+                    *sum = step(f, w[h][j / m], v, *sum);
+                }
+            }
         }
     }
 }
