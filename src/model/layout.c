@@ -85,10 +85,10 @@ static void warm(const struct file_map *map)
         sum = (uint8_t)(sum + map->data[i]);
 }
 
+/* What runs: the packed file, or the checkpoint itself. */
 void model_warm(const struct model *m)
 {
     warm(&m->packed);
-    bool stored = m->w.head.packed == NULL && m->stays_stored; /* nothing was packed: the checkpoint is what runs */
-    for (int i = 0; stored && i < m->w.ckpt.n_shards; i++)
+    for (int i = 0; m->stays_stored && i < m->w.ckpt.n_shards; i++)
         warm(&m->w.ckpt.shards[i].map);
 }

@@ -40,6 +40,8 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_high32_pairs(a, b) _mm512_unpackhi_epi32(a, b)
 #define vi_low64_pairs(a, b) _mm512_unpacklo_epi64(a, b)
 #define vi_high64_pairs(a, b) _mm512_unpackhi_epi64(a, b)
+/* Quarter g of each of four vectors */
+#define vi_quarter_of_each(v, g) vi_load_rows((const uint8_t *)(v) + 16 * (g), sizeof(vi))
 #define vi_lookup(table, index) _mm512_shuffle_epi8(table, index)
 #define vi_table16(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_widen8(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))

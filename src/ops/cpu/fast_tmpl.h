@@ -35,6 +35,7 @@ enum { HALVES = 16 / LANES, HALF_BYTES = 4 * LANES };
 #include "ops/cpu/fast_int8_tmpl.h"
 #include "ops/cpu/fast_index_tmpl.h"
 #include "ops/cpu/fast_stored_tmpl.h"
+#include "ops/cpu/fast_rows_tmpl.h"
 #include "ops/cpu/fast_peak_tmpl.h"
 
 const struct fast_kern KERN_NAME = {

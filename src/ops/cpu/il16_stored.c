@@ -11,7 +11,6 @@
 
 typedef uint16_t pairs8 __attribute__((vector_size(16)));
 typedef uint32_t words4 __attribute__((vector_size(16)));
-typedef uint64_t halves2 __attribute__((vector_size(16)));
 
 #define NO_INLINE __attribute__((noinline))
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
