@@ -149,6 +149,18 @@ static void place_block(struct rng *r, uint8_t *key, int b, int e)
     key[WAY_DIM / 2 + b] = (uint8_t)e;
 }
 
+/* A key whose every code has the largest magnitude and the sign of the query's value: the largest sum there is. All blocks
+ * but one are 2^spread apart from that one. */
+static void place_largest(uint8_t *key, const float *q, int spread)
+{
+    for (int c = 0; c < WAY_DIM; c++) {
+        int code = q[c] < 0 ? 15 : 7;
+        key[c / 2] = (uint8_t)(c % 2 == 0 ? code : key[c / 2] | code << 4);
+    }
+    for (int b = 0; b < WAY_DIM / 32; b++)
+        key[WAY_DIM / 2 + b] = (uint8_t)(120 + (b == 0 ? 0 : spread));
+}
+
 /* The query's values: all of a head's are as large as FP4 has them, or small; the last blocks 2^spread larger. */
 static void place_query(float *q, bool large, int spread, int n_blocks)
 {
@@ -179,7 +191,7 @@ struct way_spec {
     int near; /* what 16-bit sums allow */
 };
 
-/* One group whose last key alone is `key_spread` apart: it goes the way that was asked for, and scores alike. */
+/* One group whose last key alone has blocks `key_spread` apart: it goes the way that was asked for, and scores alike. */
 static bool way_right(const struct level *l, const struct way_spec *t, struct rng *r, const char **why)
 {
     struct cpu_dev dev = {.fast = l->fast};
@@ -191,8 +203,9 @@ static bool way_right(const struct level *l, const struct way_spec *t, struct rn
     int n = l->fast->index_keys;
     for (int i = 0; i < n; i++)
         for (int b = 0; b < WAY_DIM / 32; b++)
-            place_block(r, keys + (size_t)i * dims.index_bytes, b, 120 + (i == n - 1 && b == 2 ? t->key_spread : 0));
+            place_block(r, keys + (size_t)i * dims.index_bytes, b, 120);
     place_query(values, t->large, t->query_spread, t->n_blocks);
+    place_largest(keys + (size_t)(n - 1) * dims.index_bytes, values, t->key_spread);
     bool ok = fast_query_pack(&dev, &dims, WAY_HEADS, values, w, mem, &q);
     dev.fast = levels[0].fast;
     ok = fast_query_pack(&dev, &dims, WAY_HEADS, values, w, mem + fast_query_floats(WAY_HEADS, WAY_DIM), &q_ref) && ok;
@@ -221,7 +234,7 @@ static void check_index_ways(const struct level *l)
 {
     static const struct way_spec ways[] = {
         {false, 0, 1, 0, 2}, {false, 0, 1, 1, 2}, {false, 0, 1, 2, 2}, {false, 0, 1, 3, 2}, {false, 0, 1, 12, 2},
-        {false, 3, 1, 2, 2}, {true, 0, 1, 1, 1}, {true, 0, 1, 2, 1}, {true, 2, 1, 1, 1}, {true, 3, 1, 0, 0},
+        {false, 3, 1, 2, 2}, {true, 0, 1, 1, 1}, {true, 0, 1, 2, 1}, {true, 2, 1, 1, 1}, {true, 2, 1, 2, 1}, {true, 3, 1, 0, 0},
         {true, 3, 1, 1, 0}, {true, 3, 3, 0, -1},
     };
     struct rng r = {check_seed};
