@@ -19,8 +19,8 @@ static NO_INLINE double burn(int turns)
     return 2.0 * LANES * CHAINS * turns * step_columns(W_BF16);
 }
 
-/* As many chains as hide a product and its sum (four cycles or five, two pairs a cycle), and not more vectors than registers:
- * with eight chains the place of the loop in the program decided what it reached. */
+/* As many chains as hide a product and its sum (four cycles or five, two pairs a cycle), and no more vectors than there are
+ * registers. */
 static NO_INLINE double burn_bytes(int turns)
 {
     enum { CHAINS = 12, CODES = 2 };
