@@ -56,10 +56,15 @@ bool cpu_has_avx512_vnni(void)
 #ifndef HWCAP_ASIMDDP
 #define HWCAP_ASIMDDP (1 << 20)
 #endif
+#ifndef HWCAP2_BF16
+#define HWCAP2_BF16 (1 << 14)
+#endif
 
 enum cpu_isa cpu_isa_best(void)
 {
-    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0 ? ISA_NEON_DOT : ISA_NEON;
+    if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) == 0)
+        return ISA_NEON;
+    return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0 ? ISA_NEON_BF16 : ISA_NEON_DOT;
 }
 
 bool cpu_has_avx512_bf16(void)
@@ -91,7 +96,8 @@ bool cpu_has_avx512_vnni(void)
 
 #endif
 
-static const char *const isa_names[ISA_COUNT] = {"reference", "avx2", "avx512", "neon", "neon-dot"};
+static const char *const isa_names[ISA_COUNT] = {"reference", "avx2", "avx512", "neon", "neon-dot",
+                                                "neon-bf16"};
 
 const char *cpu_isa_name(enum cpu_isa isa)
 {
@@ -118,5 +124,5 @@ int cpu_isa_parse(const char *name, enum cpu_isa *isa, struct err *e)
         *isa = (enum cpu_isa)i;
         return HD_OK;
     }
-    return err_set(e, HD_EARG, "isa: '%s' is not one of reference, avx2, avx512, neon, neon-dot", name);
+    return err_set(e, HD_EARG, "isa: '%s' is not one of reference, avx2, avx512, neon, neon-dot, neon-bf16", name);
 }

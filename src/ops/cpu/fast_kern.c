@@ -16,6 +16,8 @@ const struct fast_kern *fast_kern_for(enum cpu_isa isa)
         k = &fast_kern_neon;
     if (isa >= ISA_NEON_DOT)
         k = &fast_kern_neondot;
+    if (isa >= ISA_NEON_BF16)
+        k = &fast_kern_neonbf16;
 #endif
     (void)isa;
     return k;

@@ -1,4 +1,4 @@
-/* Vectors of 128 bits for fast_tmpl.h: what both NEON levels share. vi is kept as four 32-bit lanes. */
+/* Vectors of 128 bits for fast_tmpl.h: what all NEON levels share. vi is kept as four 32-bit lanes. */
 #define LANES 4
 #define X_TILE 6
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)

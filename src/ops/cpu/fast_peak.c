@@ -86,6 +86,9 @@ static const struct fast_kern *fp32_table(enum cpu_isa isa)
 #if defined(__x86_64__)
     if (isa >= ISA_AVX512)
         return &fast_kern_avx512;
+#elif defined(__aarch64__)
+    if (isa >= ISA_NEON_BF16)
+        return &fast_kern_neondot;
 #endif
     return fast_kern_for(isa);
 }
