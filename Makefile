@@ -256,7 +256,7 @@ asan:
 tsan:
 	@$(MAKE) -s -j$(JOBS) B=build-tsan SAN="$(TSAN)" OPT=-O1 \
 	    build-tsan/tests/unit/test_pool build-tsan/tests/unit/test_spill build-tsan/tests/unit/test_engine build-tsan/tests/unit/test_hadal_api \
-	    build-tsan/tests/unit/test_sched build-tsan/tests/unit/test_cache build-tsan/tests/unit/test_replay \
+	    build-tsan/tests/unit/test_sched build-tsan/tests/unit/test_cache build-tsan/tests/unit/test_replay build-tsan/tests/unit/test_fork \
 	    build-tsan/tests/api/scripted_server build-tsan/hadal
 	@B=build-tsan tests/run_tests.sh unit api
 
