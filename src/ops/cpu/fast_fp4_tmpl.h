@@ -82,12 +82,10 @@ ALWAYS_INLINE void fp4_group_end(const uint8_t *scale, vf x_scale, const vi *tot
         sum[h] = vf_fma(vf_mul(fp4_scales(scale + h * LANES), x_scale), vf_from_i32(total[h]), sum[h]);
 }
 
-/* The same for a tile's scales, a sixteenth of its bytes. Those of lines made of a stored matrix are in the cache. */
+/* The same for a tile's scales, a sixteenth of its bytes. */
 ALWAYS_INLINE struct ahead scales_ahead_of(const struct il16 *w, const struct fast_x *x)
 {
     uintptr_t tile = (uintptr_t)(w->cols_padded / 32) * 16;
-    if (w->ahead != 0)
-        return (struct ahead){.end = UINTPTR_MAX};
     return (struct ahead){AHEAD, tile, (uintptr_t)(x->next_strip - 1) * tile};
 }
 

@@ -19,7 +19,6 @@
 #ifndef UNROLL /* the tests' emulation of AVX-512 compiles faster without */
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
-#define UNROLL_2 _Pragma("GCC unroll 2")
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #define NO_UNROLL _Pragma("GCC unroll 1")

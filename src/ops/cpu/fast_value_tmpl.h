@@ -264,8 +264,6 @@ static void clear(const struct fast_x *x, int n_tiles, float *y, size_t ldy)
  * the tile for the first ones of the tile that takes its place in this thread's next strip. */
 ALWAYS_INLINE void fetch_tile(const struct il16 *w, const struct fast_x *x, int tile, size_t at, size_t bytes)
 {
-    if (w->ahead != 0) /* lines made of a stored matrix: in the cache */
-        return;
     if (at >= w->tile_bytes) {
         tile += x->next_strip;
         at = 0;
