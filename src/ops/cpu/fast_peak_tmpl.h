@@ -27,7 +27,7 @@ static NO_INLINE double burn_bytes(int turns)
     vi acc[CHAINS], code[CODES];
     UNROLL
     for (int i = 0; i < CHAINS; i++)
-        acc[i] = vi_set32(0);
+        acc[i] = vi_set32((uint32_t)i); /* equal chains would be computed once */
     UNROLL
     for (int i = 0; i < CODES; i++)
         code[i] = vi_set32((uint32_t)(i + 1) * 0x01010101u);
