@@ -69,7 +69,7 @@ CHECK   := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/check/check_*.c)))
 HAVE_SIMDE := $(if $(filter x86_64,$(MACHINE)),$(wildcard /usr/include/simde/x86/avx512/dpbf16.h))
 # Slow to compile, so only for the plain gcc build: the others look for warnings and bad memory, not for wrong numbers.
 EMULATED := $(if $(and $(HAVE_SIMDE),$(filter gcc,$(CC)),$(if $(SAN),,yes)),$(addprefix $(B)/tests/check/emulated_, \
-            avx512.o avx512bf16.o vector_kern_avx512.o vector_kern_row_avx512.o vector_kern_attn_avx512.o))
+            avx512.o avx512bf16.o attn_avx512bf16.o vector_kern_avx512.o vector_kern_row_avx512.o vector_kern_attn_avx512.o))
 # Programs that tests start.
 HELPERS := $(patsubst %.c,$(B)/%,$(wildcard tests/api/scripted_server.c tests/api/grammar_words.c))
 UTIL    := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/util/*.c)))
@@ -158,14 +158,17 @@ $(B)/tests/fault/test_fault: LDLIBS += $(FAULTS:%=-Wl,--wrap=%)
 $(B)/tests/check/test_check: $(CHECK) $(EMULATED)
 $(B)/tests/check/test_check.o: CPPFLAGS_ALL += $(if $(EMULATED),-DCHECK_EMULATED)
 
+EMULATE = $(CC) -Itests/check/emulate $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g -O1 -mfma -w
 $(B)/tests/check/emulated_%.o: src/ops/cpu/kern_fast_%.c tests/check/emulate/immintrin.h
 	@mkdir -p $(@D)
-	$(CC) -Itests/check/emulate $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g -O1 -ffp-contract=off -mfma -w -DUNROLL= \
-	    -Dfast_kern_$*=emulated_$* -MMD -MP -c -o $@ $<
+	$(EMULATE) -ffp-contract=off -DUNROLL= -Dfast_kern_$*=emulated_$* -MMD -MP -c -o $@ $<
+
+$(B)/tests/check/emulated_attn_%.o: src/ops/cpu/kern_attn_%.c tests/check/emulate/immintrin.h
+	@mkdir -p $(@D)
+	$(EMULATE) $(call contract_of,$<) -Dattn_kern_$*=emulated_attn_$* -MMD -MP -c -o $@ $<
 
 # Kernels over vectors of any width need no emulation: the compiler makes two registers of one.
-EMULATED_NAMES := kern_avx512=emulated_kern_avx512 row_kern_avx512=emulated_row_avx512 attn_block_avx512=emulated_attn_block \
-                  index_block_avx512=emulated_index_block kv_row_avx512=emulated_kv_row
+EMULATED_NAMES := kern_avx512=emulated_kern_avx512 row_kern_avx512=emulated_row_avx512 attn_kern_avx512=emulated_attn_avx512
 $(B)/tests/check/emulated_vector_%.o: src/ops/cpu/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) -std=c11 -D_GNU_SOURCE -g -O2 $(ISA_FLAGS_avx2) -ffp-contract=off $(call contract_of,$<) -w \

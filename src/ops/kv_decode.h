@@ -55,4 +55,22 @@ static inline void kv_row_decode(const struct kv_dims *d, const uint8_t *in, flo
     }
 }
 
+/* n values from value `from` on, which share a block. */
+static inline void kv_part_decode(const struct kv_dims *d, const uint8_t *in, int from, int n, float *out)
+{
+    int nd = d->head_dim - d->rope_dim, codes = nd - from < n ? nd - from : n;
+    if (d->format == KV_F32) {
+        memcpy(out, in + 4 * (size_t)from, (size_t)n * 4);
+        return;
+    }
+    codes = codes > 0 ? codes : 0;
+    if (codes > 0)
+        kv_decode_block(in + from, codes, f32_from_e8m0(in[nd + 2 * d->rope_dim + from / KV_BLOCK]), out);
+    for (int i = codes; i < n; i++) {
+        uint16_t h;
+        memcpy(&h, in + nd + 2 * (from + i - nd), 2);
+        out[i] = f32_from_bf16(h);
+    }
+}
+
 #endif

@@ -46,7 +46,7 @@ struct level {
     const struct fast_kern *fast;
     const struct kern *kern;
     const struct row_kern *row;
-    struct attn_kern attn;
+    const struct attn_kern *attn;
     bool same_bits; /* as the reference, by definition */
 };
 /* Levels this machine can run, reference first. */

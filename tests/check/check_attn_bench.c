@@ -10,14 +10,16 @@
 
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/fast.h"
+#include "ops/cpu/fast_decl.h"
 #include "ops/cpu/fast_peak.h"
 
-enum { ROUNDS = 7, HEADS = 64, HEAD_DIM = 512, INDEX_DIM = 128, LD = HEAD_DIM + 16, READ_BYTES = 64 << 20, PART = 1024 };
+enum { ROUNDS = 7, HEADS = 64, HEAD_DIM = 512, INDEX_DIM = 128, READ_BYTES = 64 << 20, PART = 1024 };
 
 struct inputs {
     const struct level *level; /* whose kernel runs */
     struct kv_dims dims;
     float *q, *keys, *weights, *acc, *score, *query_mem;
+    float *query, *block; /* in the level's form */
     uint8_t *rows, *index_rows; /* READ_BYTES at least of each: PART rows of them are taken in turn */
     size_t turn;
     bool unset[PART];
@@ -36,19 +38,19 @@ static void run_tiles(struct inputs *in)
     struct attn_tile st[ATTN_TILES];
     for (int t = 0; t < ATTN_TILES; t++)
         st[t] = (struct attn_tile){.top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
-    in->level->attn.attn_block(in->q, ATTN_TILES, in->keys, LD, ATTN_KEYS, HEAD_DIM, &none, st, in->acc);
+    in->level->attn->block(in->query, ATTN_TILES, 1, in->block, ATTN_KEYS, HEAD_DIM, &none, st, in->acc);
 }
 
 static void run_rows(struct inputs *in)
 {
     const uint8_t *rows = next_part(in, in->rows, in->dims.row_bytes);
     for (size_t i = 0; i < PART; i++)
-        in->level->attn.kv_row(&in->dims, rows + i * in->dims.row_bytes, in->acc);
+        in->level->attn->put_stored(&in->dims, rows + i * in->dims.row_bytes, in->block, (int)(i % ATTN_KEYS));
 }
 
 static void run_scores(struct inputs *in)
 {
-    in->level->attn.index_block(in->q, in->weights, HEADS, in->keys, ATTN_KEYS, INDEX_DIM, in->score);
+    in->level->attn->index_block(in->q, in->weights, HEADS, in->keys, ATTN_KEYS, INDEX_DIM, in->score);
 }
 
 static void run_integers(struct inputs *in)
@@ -71,7 +73,18 @@ static double peak_read(const struct level *l, const struct inputs *in)
 static double peak_flops(const struct level *l, const struct inputs *in)
 {
     (void)in;
-    return fast_peak_flops(l->isa);
+    double t = bench_seconds(), n = l->fast->burn(200000);
+    return n / (bench_seconds() - t);
+}
+
+/* Of the fp32 arithmetic that a level with another has too. */
+static double peak_fp32(const struct level *l, const struct inputs *in)
+{
+#if defined(__x86_64__)
+    if (l->attn->pairs)
+        return peak_flops(&(struct level){.fast = &fast_kern_avx512}, in);
+#endif
+    return peak_flops(l, in);
 }
 
 static double peak_bytes(const struct level *l, const struct inputs *in)
@@ -88,15 +101,18 @@ struct block_op {
     double work; /* of a run, in `unit` times 1e9; 0: the stored rows' bytes */
 };
 static const struct block_op ops[] = {
-    {"attention, 64 heads", "GFLOP/s", "fp32 peak", run_tiles, peak_flops, 4.0 * HEADS * ATTN_KEYS * HEAD_DIM},
+    {"attention, 64 heads", "GFLOP/s", "peak", run_tiles, peak_flops, 4.0 * HEADS * ATTN_KEYS * HEAD_DIM},
     {"rows decoded", "GB/s", "read", run_rows, peak_read, 0},
     {"index scores", "GOP/s", "int8 peak", run_integers, peak_bytes, 2.0 * HEADS * PART * INDEX_DIM},
-    {"index scores in fp32", "GFLOP/s", "fp32 peak", run_scores, peak_flops, 2.0 * HEADS * ATTN_KEYS * INDEX_DIM},
+    {"index scores in fp32", "GFLOP/s", "fp32 peak", run_scores, peak_fp32, 2.0 * HEADS * ATTN_KEYS * INDEX_DIM},
 };
 
 static double seconds_of(const struct block_op *o, struct inputs *in, const struct level *l, int times)
 {
     in->level = l;
+    l->attn->put_query(in->q, ATTN_TILES, HEAD_DIM, 1, in->query);
+    for (int k = 0; k < ATTN_KEYS; k++)
+        l->attn->put_key(in->keys + k * HEAD_DIM, HEAD_DIM, in->block, k);
     double t = bench_seconds();
     for (int i = 0; i < times; i++)
         o->run(in);
@@ -128,9 +144,20 @@ static uint8_t *memory(size_t bytes)
     return p;
 }
 
+/* As a device's memory is. */
+static float *aligned(size_t n)
+{
+    float *x = try_alloc(n * sizeof *x);
+    if (x == NULL) {
+        perror("check: bench memory");
+        exit(1);
+    }
+    return x;
+}
+
 static float *normal(struct rng *r, size_t n)
 {
-    float *x = xcalloc(n, sizeof *x);
+    float *x = aligned(n);
     for (size_t i = 0; i < n; i++)
         x[i] = (float)rng_normal(r);
     return x;
@@ -159,9 +186,11 @@ void bench_attn(void)
     in.q = normal(&r, (size_t)HEADS * HEAD_DIM);
     for (int i = 0; i < HEADS * HEAD_DIM; i += 32) /* as the indexer rounds them */
         fp4_quant_sim(in.q + i, 32);
-    in.keys = normal(&r, (size_t)ATTN_KEYS * LD);
+    in.keys = normal(&r, (size_t)ATTN_KEYS * HEAD_DIM);
     in.weights = normal(&r, HEADS);
-    in.acc = xcalloc((size_t)HEADS * HEAD_DIM, sizeof(float));
+    in.acc = aligned((size_t)HEADS * HEAD_DIM);
+    in.query = aligned(attn_query_floats(HEAD_DIM));
+    in.block = aligned(attn_keys_floats(HEAD_DIM));
     in.score = xcalloc(PART, sizeof(float));
     in.query_mem = xcalloc(fast_query_floats(HEADS, INDEX_DIM), sizeof(float));
     in.rows = memory(READ_BYTES);
@@ -170,9 +199,9 @@ void bench_attn(void)
     fill_rows(&in, &r);
     for (int l = 1; l < n_levels; l++)
         for (size_t i = 0; i < COUNT_OF(ops); i++)
-            if (ops[i].run == run_integers || levels[l].attn.attn_block != levels[l - 1].attn.attn_block)
+            if (ops[i].run == run_integers || levels[l].attn != levels[l - 1].attn)
                 bench_op(&ops[i], &levels[l], &in);
-    float *floats[] = {in.q, in.keys, in.weights, in.acc, in.score, in.query_mem};
+    float *floats[] = {in.q, in.keys, in.weights, in.acc, in.score, in.query_mem, in.query, in.block};
     for (size_t i = 0; i < COUNT_OF(floats); i++)
         free(floats[i]);
     free(in.rows);

@@ -15,6 +15,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "ops/cpu/fast_decl.h"
+
 struct level levels[8];
 int n_levels;
 uint64_t check_seed;
@@ -93,6 +95,17 @@ void report(bool ok, const char *kernel, const char *level, const char *why)
     fflush(stdout);
 }
 
+/* Where AVX-512 has BF16, that level takes the place of the plain one: which runs all the same. */
+static void add_plain_avx512(const struct fast_kern *best)
+{
+#if defined(__x86_64__)
+    if (best != &fast_kern_avx512)
+        levels[n_levels++] = (struct level){fast_kern_avx512.name, ISA_AVX512, &fast_kern_avx512, kern_for(ISA_AVX512),
+                                            row_kern_for(ISA_AVX512), &attn_kern_avx512, true};
+#endif
+    (void)best;
+}
+
 /* Each rung through the product's own ladder, so the choice of tables is under test too. */
 static void find_levels(enum cpu_isa top)
 {
@@ -102,6 +115,8 @@ static void find_levels(enum cpu_isa top)
         if (isa != ISA_REF && (isa >= ISA_NEON) != (top >= ISA_NEON))
             continue;
         const struct fast_kern *k = fast_kern_for(isa);
+        if (k != last && isa == ISA_AVX512)
+            add_plain_avx512(k);
         if (k != last)
             levels[n_levels++] = (struct level){k->name, isa, k, kern_for(isa), row_kern_for(isa), attn_kern_for(isa),
                                                 strstr(k->name, "bf16") == NULL};
@@ -115,19 +130,16 @@ static void find_levels(enum cpu_isa top)
 extern const struct fast_kern emulated_avx512, emulated_avx512bf16;
 extern const struct kern emulated_kern_avx512;
 extern const struct row_kern emulated_row_avx512;
-extern attn_block_fn emulated_attn_block;
-extern index_block_fn emulated_index_block;
-extern kv_row_fn emulated_kv_row;
+extern const struct attn_kern emulated_attn_avx512, emulated_attn_avx512bf16;
 
 static void add_emulated(enum cpu_isa top)
 {
-    const struct attn_kern attn = {emulated_attn_block, emulated_index_block, emulated_kv_row};
     if (top >= ISA_AVX512)
         return;
     levels[n_levels++] = (struct level){"avx512, emulated", top, &emulated_avx512, &emulated_kern_avx512,
-                                        &emulated_row_avx512, attn, true};
+                                        &emulated_row_avx512, &emulated_attn_avx512, true};
     levels[n_levels++] = (struct level){"avx512 bf16, emulated", top, &emulated_avx512bf16, &emulated_kern_avx512,
-                                        &emulated_row_avx512, attn, false};
+                                        &emulated_row_avx512, &emulated_attn_avx512bf16, false};
 }
 #else
 static void add_emulated(enum cpu_isa top)

@@ -1,5 +1,6 @@
-/* Kernels of attention and indexer in the fast numerics: tiles of heads against a block of keys. Same source at every level
- * (attn_tmpl.h), with multiply-add contracted; a head's result does not depend on its neighbours in the tile. */
+/* Kernels of attention and indexer in the fast numerics: tiles of heads against a block of keys. A level keeps queries and
+ * keys in a form of its own; one source for fp32 (attn_tmpl.h, attn_tile_tmpl.h), one for bf16 pairs
+ * (kern_attn_avx512bf16.c), with multiply-add contracted. A head's result does not depend on its neighbours in the tile. */
 #ifndef HADAL_ATTN_KERN_H
 #define HADAL_ATTN_KERN_H
 
@@ -20,27 +21,42 @@ struct attn_ahead {
     size_t bytes;
 };
 
-/* acc [n_tiles][ATTN_HEADS][hd] and st [n_tiles] move on by n <= ATTN_KEYS keys of hd values, ld floats apart; q as acc
- * and already scaled. hd is a multiple of 32, n_tiles at most ATTN_TILES. An ld that is no multiple of 256 keeps keys out
- * of each other's cache lines. `ahead` changes speed only. */
-typedef void attn_block_fn(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd,
-                           const struct attn_ahead *ahead, struct attn_tile *st, float *acc);
+/* Query heads of a row and a block of ATTN_KEYS keys as the level keeps them, in memory of these sizes that begins with a
+ * cache line. Fp32 keys lie ATTN_PAD values more apart than they are long, so they share no sets of the cache. */
+enum { ATTN_PAD = 16 };
+static inline size_t attn_query_floats(int hd)
+{
+    return (size_t)ATTN_TILES * ATTN_HEADS * (size_t)hd;
+}
+static inline size_t attn_keys_floats(int hd)
+{
+    return (size_t)ATTN_KEYS * ((size_t)hd + ATTN_PAD);
+}
 
-/* score[k] = sum_h w[h] relu(q_h . key_k) for n keys [n][dim], heads a multiple of ATTN_HEADS, dim of 32; heads in order. */
-typedef void index_block_fn(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score);
-
-/* kv_row_get of ops.h. */
-typedef void kv_row_fn(const struct kv_dims *d, const uint8_t *in, float *row);
-
-extern attn_block_fn attn_block_ref, attn_block_avx2, attn_block_avx512, attn_block_neon;
-extern index_block_fn index_block_ref, index_block_avx2, index_block_avx512, index_block_neon;
-extern kv_row_fn kv_row_ref, kv_row_avx2, kv_row_avx512, kv_row_neon;
-
+/* hd is a multiple of 32, n_tiles at most ATTN_TILES. */
 struct attn_kern {
-    attn_block_fn *attn_block;
-    index_block_fn *index_block;
-    kv_row_fn *kv_row;
+    const char *name;
+    /* Values of n_tiles * ATTN_HEADS heads, whose scores will be multiplied by `scale`, into query. */
+    void (*put_query)(const float *q, int n_tiles, int hd, float scale, void *query);
+    /* Key number k of a block from hd values, and from a stored row (a level may round values that no stored row has). */
+    void (*put_key)(const float *row, int hd, void *keys, int k);
+    void (*put_stored)(const struct kv_dims *d, const uint8_t *in, void *keys, int k);
+    /* acc [n_tiles][ATTN_HEADS][hd] and st [n_tiles] move on by keys 0 .. n-1 of the block. scale as put_query had it.
+     * `ahead` changes speed only. */
+    void (*block)(const void *query, int n_tiles, float scale, const void *keys, int n, int hd,
+                  const struct attn_ahead *ahead, struct attn_tile *st, float *acc);
+    /* score[k] = sum_h w[h] relu(q_h . key_k) for n keys [n][dim], heads a multiple of ATTN_HEADS, dim of 32; heads in
+     * order. */
+    void (*index_block)(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score);
+    /* kv_row_get of ops.h. */
+    void (*kv_row)(const struct kv_dims *d, const uint8_t *in, float *row);
+    bool pairs; /* queries, keys and numerators are rounded to bf16 */
 };
-struct attn_kern attn_kern_for(enum cpu_isa isa);
+
+/* The best table of a level on this machine. */
+const struct attn_kern *attn_kern_for(enum cpu_isa isa);
+
+/* Levels; internal. */
+extern const struct attn_kern attn_kern_ref, attn_kern_avx2, attn_kern_avx512, attn_kern_avx512bf16, attn_kern_neon;
 
 #endif

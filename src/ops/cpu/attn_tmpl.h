@@ -1,4 +1,4 @@
-/* Body of every kern_attn_<isa>.c: define ATTN_NAME, INDEX_NAME, ROW_NAME and ATTN_WIDTH (fp32 lanes of a
+/* Part of every kern_attn_<isa>.c: exponentials, rows ahead, index scores, stored rows. Define ATTN_WIDTH (fp32 lanes of a
  * register) before including. */
 #include "ops/cpu/attn_kern.h"
 #include "ops/kv_decode.h"
@@ -11,7 +11,7 @@ typedef int32_t ivec __attribute__((vector_size(ATTN_WIDTH * 4), aligned(4), may
 
 typedef float quad __attribute__((vector_size(16), aligned(4), may_alias)); /* a value of each head of a tile */
 typedef int32_t iquad __attribute__((vector_size(16), aligned(4), may_alias));
-enum { KEYS_AT_ONCE = 3, KEYS_IN_CACHE = 6 };
+enum { KEYS_AT_ONCE = 3 };
 
 #define UNROLL _Pragma("GCC unroll 16")
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -71,10 +71,10 @@ ALWAYS_INLINE void scores(const float *q, const float *keys, size_t ld, int n, i
 
 /* e^x for x <= 0, relative error below 2e-7; 0 below -87. 2^n is put together from bits, the rest is a polynomial of the
  * reduced argument (Cody and Waite's two-part ln 2). */
-static inline void exp_in_place(float *p)
+ALWAYS_INLINE vec exp_of(vec x)
 {
     const float log2e = 1.44269504f, ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f, magic = 0x1.8p23f;
-    vec x = AT(p), limit = x - x - 87.0f;
+    vec limit = x - x - 87.0f;
     ivec keep = x > limit;
     vec n = (x * log2e + magic) - magic;
     vec r = (x - n * ln2_hi) - n * ln2_lo;
@@ -91,69 +91,7 @@ static inline void exp_in_place(float *p)
     ivec out;
     memcpy(&out, &y, sizeof out);
     out &= keep;
-    memcpy(p, &out, sizeof out);
-}
-
-/* Numerators s [ATTN_KEYS][ATTN_HEADS] of a tile in place, its running maxima and sums; back: the factors that earlier sums
- * shrink by. */
-static inline void soften(float *s, int n, struct attn_tile *st, float *back)
-{
-    quad top = QUAD(st->top), sums;
-    for (int k = 0; k < n; k++) {
-        quad x = QUAD(s + k * ATTN_HEADS);
-        iquad more = x > top;
-        top = (quad)(((iquad)x & more) | ((iquad)top & ~more));
-    }
-    for (int k = 0; k < n; k++)
-        *(quad *)(s + k * ATTN_HEADS) -= top;
-    for (int k = n * ATTN_HEADS; k < ATTN_KEYS * ATTN_HEADS; k++)
-        s[k] = -INFINITY;
-    vec sum = {0};
-    for (int k = 0; k < ATTN_KEYS * ATTN_HEADS; k += ATTN_WIDTH) {
-        exp_in_place(s + k);
-        sum += AT(s + k);
-    }
-    sums = fold(sum);
-    for (int h = 0; h < ATTN_HEADS; h++) {
-        back[h] = expf(st->top[h] - top[h]);
-        st->den[h] = st->den[h] * back[h] + sums[h];
-        st->top[h] = top[h];
-    }
-}
-
-/* a += p keys for n keys. */
-ALWAYS_INLINE void add_keys(const float *p, const float *key, size_t ld, const int n, const int nv, vec *a)
-{
-    UNROLL
-    for (int k = 0; k < n; k++, key += ld, p += ATTN_HEADS) {
-        vec x[3];
-        UNROLL
-        for (int i = 0; i < nv; i++)
-            x[i] = AT(key + i * ATTN_WIDTH);
-        UNROLL
-        for (int i = 0; i < ATTN_HEADS * nv; i++)
-            a[i] += x[i % nv] * p[i / nv];
-    }
-}
-
-/* acc = acc * back + p keys for a strip of nv registers: p [n][ATTN_HEADS], the strip of key k at key + k * ld, of head h
- * at acc + h * hd. */
-ALWAYS_INLINE void add_values(const float *p, const float *back, const float *key, size_t ld, int n, int hd, const int nv,
-                              float *acc)
-{
-    enum { TURN = 4 };
-    vec a[ATTN_HEADS * 3];
-    UNROLL
-    for (int i = 0; i < ATTN_HEADS * nv; i++)
-        a[i] = AT(acc + i / nv * hd + i % nv * ATTN_WIDTH) * back[i / nv];
-    int k = 0;
-    for (; k + TURN <= n; k += TURN)
-        add_keys(p + k * ATTN_HEADS, key + (size_t)k * ld, ld, TURN, nv, a);
-    for (; k < n; k++)
-        add_keys(p + k * ATTN_HEADS, key + (size_t)k * ld, ld, 1, nv, a);
-    UNROLL
-    for (int i = 0; i < ATTN_HEADS * nv; i++)
-        memcpy(acc + i / nv * hd + i % nv * ATTN_WIDTH, &a[i], sizeof a[i]);
+    return (vec)out;
 }
 
 /* How far the rows ahead are asked for. */
@@ -177,40 +115,7 @@ static inline void fetch_until(struct fetched *f, int step, int n_steps)
     }
 }
 
-/* What is shared by the tiles stays in the cache while they take turns: a few whole keys for the scores, a strip of all
- * keys for the values. */
-void ATTN_NAME(const float *q, int n_tiles, const float *keys, size_t ld, int n, int hd, const struct attn_ahead *ahead,
-               struct attn_tile *st, float *acc)
-{
-    struct fetched f = {.of = ahead};
-    int step = 0, n_steps = (n + KEYS_IN_CACHE - 1) / KEYS_IN_CACHE * n_tiles;
-    enum { TILE_SCORES = ATTN_KEYS * ATTN_HEADS };
-    float s[ATTN_TILES * TILE_SCORES], back[ATTN_TILES * ATTN_HEADS];
-    size_t tile = ATTN_HEADS * (size_t)hd;
-    for (int k0 = 0; k0 < n; k0 += KEYS_IN_CACHE)
-        for (int t = 0; t < n_tiles; t++) {
-            fetch_until(&f, ++step, n_steps);
-            for (int k = k0; k < n && k < k0 + KEYS_IN_CACHE; k += KEYS_AT_ONCE)
-                scores(q + (size_t)t * tile, keys + (size_t)k * ld, ld, n - k < KEYS_AT_ONCE ? n - k : KEYS_AT_ONCE, hd,
-                       s + t * TILE_SCORES + k * ATTN_HEADS);
-        }
-    for (int t = 0; t < n_tiles; t++)
-        soften(s + t * TILE_SCORES, n, &st[t], back + t * ATTN_HEADS);
-    for (int i = 0, left = hd / ATTN_WIDTH; left > 0;) {
-        int nv = left >= 3 && left != 4 ? 3 : 2; /* hd is a multiple of 32, so left is never 1 */
-        for (int t = 0; t < n_tiles; t++) {
-            const float *p = s + t * TILE_SCORES, *b = back + t * ATTN_HEADS;
-            if (nv == 3)
-                add_values(p, b, keys + i, ld, n, hd, 3, acc + (size_t)t * tile + i);
-            else
-                add_values(p, b, keys + i, ld, n, hd, 2, acc + (size_t)t * tile + i);
-        }
-        i += nv * ATTN_WIDTH;
-        left -= nv;
-    }
-}
-
-void INDEX_NAME(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score)
+static void index_block(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score)
 {
     for (int k = 0; k < n; k += KEYS_AT_ONCE) {
         int m = n - k < KEYS_AT_ONCE ? n - k : KEYS_AT_ONCE;
@@ -224,7 +129,7 @@ void INDEX_NAME(const float *q, const float *w, int heads, const float *keys, in
     }
 }
 
-void ROW_NAME(const struct kv_dims *d, const uint8_t *in, float *row)
+static void kv_row(const struct kv_dims *d, const uint8_t *in, float *row)
 {
     kv_row_decode(d, in, row);
 }

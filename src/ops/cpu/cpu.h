@@ -18,7 +18,7 @@ struct cpu_dev {
     struct pool *pool;
     const struct kern *kern;
     const struct row_kern *row;
-    struct attn_kern tile;      /* of the fast numerics */
+    const struct attn_kern *tile; /* of the fast numerics */
     struct scratch *per_thread; /* [threads], sized by reserve; without it grown to the largest need seen */
     struct scratch shared;      /* whole-operation scratch, used by the calling thread to lay out work */
     struct err first_error;

@@ -10,7 +10,7 @@
 #include "base/mutant.h"
 #include "num/num.h"
 
-enum { SLOT_BLOCK = ATTN_KEYS, LD_PAD = 16 };
+enum { SLOT_BLOCK = ATTN_KEYS };
 
 struct attn_job {
     struct cpu_dev *c;
@@ -37,22 +37,42 @@ static int entry_rows(const struct attn_job *j, int i)
     return visible < o->topk ? (int)visible : o->topk;
 }
 
+/* Where keys go: fp32 values one after the other, or a block of the kernel's form. */
+struct key_sink {
+    void *keys;
+    bool block;
+};
+
+static void put_values(const struct attn_job *j, const struct key_sink *to, int k, const float *row)
+{
+    int hd = j->o->dims.head_dim;
+    if (to->block)
+        j->c->tile->put_key(row, hd, to->keys, k);
+    else
+        memcpy((float *)to->keys + (size_t)k * (size_t)hd, row, (size_t)hd * sizeof *row);
+}
+
+static void put_stored(const struct attn_job *j, const struct key_sink *to, int k, const uint8_t *in)
+{
+    if (to->block)
+        j->c->tile->put_stored(&j->o->dims, in, to->keys, k);
+    else
+        j->c->tile->kv_row(&j->o->dims, in, (float *)to->keys + (size_t)k * (size_t)j->o->dims.head_dim);
+}
+
 /* Rows from .. to-1 of the n_window window rows of row i, oldest first. */
-static void load_window(const struct attn_job *j, int i, int n_window, int from, int to, size_t ld, float *keys)
+static void load_window(const struct attn_job *j, int i, int n_window, int from, int to, const struct key_sink *sink)
 {
     const struct op_attn *o = j->o;
     const struct kv_view *v = &j->s->kv;
     size_t hd = (size_t)o->dims.head_dim;
     int64_t first = j->s->pos0 + (o->block ? j->s->n_rows : i + 1) - n_window;
-    for (int k = from; k < to; k++, keys += ld) {
+    for (int k = from; k < to; k++) {
         int64_t pos = first + k;
-        if (pos >= j->s->pos0) {
-            memcpy(keys, o->kv + (size_t)(j->s->first_row + (pos - j->s->pos0)) * hd, hd * sizeof *keys);
-        } else if (MUTANT(8)) { /* rows of earlier chunks forgotten */
-            memset(keys, 0, hd * sizeof *keys);
-        } else {
-            j->c->tile.kv_row(&o->dims, v->ring + (size_t)(pos % v->ring_rows) * o->dims.row_bytes, keys);
-        }
+        if (pos >= j->s->pos0)
+            put_values(j, sink, k - from, o->kv + (size_t)(j->s->first_row + (pos - j->s->pos0)) * hd);
+        else /* mutant 8: rows of earlier chunks forgotten */
+            put_stored(j, sink, k - from, v->ring + (MUTANT(8) ? 0 : (size_t)(pos % v->ring_rows)) * o->dims.row_bytes);
     }
 }
 
@@ -62,15 +82,16 @@ static const uint8_t *entry_row(const struct op_attn *o, const struct kv_view *v
     return v->pages[g / per_page] + v->rows_offset + (size_t)(g % per_page) * o->dims.row_bytes;
 }
 
-static void load_entries(const struct attn_job *j, int i, int from, int to, size_t ld, float *keys)
+/* Entries from .. to-1 of row i as keys k0 and on. */
+static void load_entries(const struct attn_job *j, int i, int from, int to, const struct key_sink *sink, int k0)
 {
     const struct op_attn *o = j->o;
     const struct kv_view *v = &j->s->kv;
     const int32_t *ids = o->ids == NULL || MUTANT(12) ? NULL : o->ids + (size_t)(j->s->first_row + i) * (size_t)o->topk;
     if (from >= to) /* also when the layer has no entries at all: ratio 0 */
         return;
-    for (int k = from; k < to; k++, keys += ld)
-        j->c->tile.kv_row(&o->dims, entry_row(o, v, ids == NULL ? k : ids[k]), keys);
+    for (int k = from; k < to; k++)
+        put_stored(j, sink, k0 + k - from, entry_row(o, v, ids == NULL ? k : ids[k]));
 }
 
 /* Entries from .. to-1 of row i as what the next block takes. */
@@ -84,12 +105,12 @@ static struct attn_ahead entries_ahead(const struct attn_job *j, int i, int from
     return a;
 }
 
-/* Keys from .. to-1 of row i, window rows before entries, ld floats apart. */
-static void load_keys(const struct attn_job *j, int i, int n_window, int from, int to, size_t ld, float *keys)
+/* Keys from .. to-1 of row i, window rows before entries. */
+static void load_keys(const struct attn_job *j, int i, int n_window, int from, int to, const struct key_sink *sink)
 {
     int middle = from > n_window ? from : to < n_window ? to : n_window;
-    load_window(j, i, n_window, from, middle, ld, keys);
-    load_entries(j, i, middle - n_window, to - n_window, ld, keys + (size_t)(middle - from) * ld);
+    load_window(j, i, n_window, from, middle, sink);
+    load_entries(j, i, middle - n_window, to - n_window, sink, middle - from);
 }
 
 struct softmax_state {
@@ -171,33 +192,32 @@ static bool uses_tiles(const struct cpu_dev *c, int heads, int head_dim)
 /* Of a thread: queries of the tiles and a block of keys, or all keys. Shared: all keys. */
 size_t cpu_attn_floats(const struct cpu_dev *c, int heads, int head_dim, size_t keys, bool shared)
 {
-    size_t hd = (size_t)head_dim;
     if (uses_tiles(c, heads, head_dim))
-        return shared ? 0 : ATTN_TILES * ATTN_HEADS * hd + SLOT_BLOCK * (hd + LD_PAD);
-    return keys * hd;
+        return shared ? 0 : attn_query_floats(head_dim) + attn_keys_floats(head_dim);
+    return keys * (size_t)head_dim;
 }
 
 /* Tiles of heads from head h on, on the fast kernel: a block of keys is loaded for all of them at once. */
-static void attend_tiles(const struct attn_job *j, int i, int h, int n_tiles, int n_window, int n_entries, float *q)
+static void attend_tiles(const struct attn_job *j, int i, int h, int n_tiles, int n_window, int n_entries, float *query)
 {
     const struct op_attn *o = j->o;
-    size_t hd = (size_t)o->dims.head_dim, n_q = (size_t)n_tiles * ATTN_HEADS * hd, ld = hd + LD_PAD;
+    const struct attn_kern *kern = j->c->tile;
+    size_t hd = (size_t)o->dims.head_dim, n_q = (size_t)n_tiles * ATTN_HEADS * hd;
     size_t at = ((size_t)(j->s->first_row + i) * (size_t)o->heads + (size_t)h) * hd;
-    float *keys = q + ATTN_TILES * ATTN_HEADS * hd;
+    struct key_sink keys = {query + attn_query_floats((int)hd), true};
     struct attn_tile st[ATTN_TILES];
     for (int t = 0; t < n_tiles; t++)
         st[t] = (struct attn_tile){.top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
-    for (size_t e = 0; e < n_q; e++)
-        q[e] = o->q[at + e] * o->scale;
+    kern->put_query(o->q + at, n_tiles, (int)hd, o->scale, query);
     memset(o->o + at, 0, n_q * sizeof(float));
     for (int b = 0; b < o->window + n_entries; b += SLOT_BLOCK) {
         int first, n = block_keys(o, b, n_window, n_entries, &first);
         if (n == 0)
             continue;
-        load_keys(j, i, n_window, first, first + n, ld, keys);
+        load_keys(j, i, n_window, first, first + n, &keys);
         int next = first + n - n_window, end = next + SLOT_BLOCK < n_entries ? next + SLOT_BLOCK : n_entries;
         struct attn_ahead ahead = entries_ahead(j, i, next > 0 ? next : 0, end);
-        j->c->tile.attn_block(q, n_tiles, keys, ld, n, (int)hd, &ahead, st, o->o + at);
+        kern->block(query, n_tiles, o->scale, keys.keys, n, (int)hd, &ahead, st, o->o + at);
     }
     for (int k = 0; k < n_tiles * ATTN_HEADS; k++)
         finish_head(j, h + k, head_state(&st[k / ATTN_HEADS], k % ATTN_HEADS), o->o + at + (size_t)k * hd);
@@ -221,12 +241,11 @@ static void row_task(void *arg, int i, int i_thread)
     const struct attn_job *j = arg;
     const struct op_attn *o = j->o;
     int nw = window_rows(j, i), ne = entry_rows(j, i);
-    size_t hd = (size_t)o->dims.head_dim;
     bool tiles = uses_tiles(j->c, o->heads, o->dims.head_dim);
     float *mem = cpu_scratch(j->c, i_thread,
                              cpu_attn_floats(j->c, o->heads, o->dims.head_dim, (size_t)(nw + ne), false));
     if (!tiles)
-        load_keys(j, i, nw, 0, nw + ne, hd, mem);
+        load_keys(j, i, nw, 0, nw + ne, &(struct key_sink){mem, false});
     attend_heads(j, i, 0, o->heads, nw, ne, tiles ? NULL : mem, mem);
 }
 
@@ -252,7 +271,7 @@ static void attend_by_heads(struct attn_job *j)
         int n = j->n_window + j->n_entries;
         if (!uses_tiles(j->c, o->heads, o->dims.head_dim)) {
             float *keys = cpu_shared_scratch(j->c, cpu_attn_floats(j->c, o->heads, o->dims.head_dim, (size_t)n, true));
-            load_keys(j, i, j->n_window, 0, n, hd, keys);
+            load_keys(j, i, j->n_window, 0, n, &(struct key_sink){keys, false});
             j->keys = keys;
         }
         cpu_run(j->c, (o->heads + j->heads_per_task - 1) / j->heads_per_task, (double)n * o->heads * (double)hd * 2,

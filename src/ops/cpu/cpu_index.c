@@ -67,7 +67,7 @@ static void score_decoded(const struct index_job *j, const struct index_row *r, 
     for (int i = 0; i < n; i++)
         kv_index_get(&o->dims, at + (size_t)i * o->dims.index_bytes, key + i * o->dim);
     if (tiles)
-        j->c->tile.index_block(r->q, r->w, o->heads, key, n, o->dim, score);
+        j->c->tile->index_block(r->q, r->w, o->heads, key, n, o->dim, score);
     for (int i = 0; i < n && !tiles; i++)
         score[i] = score_key(j->c, r->q, r->w, key + i * o->dim, o->heads, o->dim);
 }

@@ -1,8 +1,8 @@
 #include <immintrin.h>
 
 #define KV_WIDEN(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
-#define ATTN_NAME attn_block_avx512
-#define INDEX_NAME index_block_avx512
-#define ROW_NAME kv_row_avx512
+#define ATTN_NAME attn_kern_avx512
+#define ATTN_TEXT "avx512"
 #define ATTN_WIDTH 16
 #include "ops/cpu/attn_tmpl.h"
+#include "ops/cpu/attn_tile_tmpl.h"

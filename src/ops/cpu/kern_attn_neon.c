@@ -1,5 +1,5 @@
-#define ATTN_NAME attn_block_neon
-#define INDEX_NAME index_block_neon
-#define ROW_NAME kv_row_neon
+#define ATTN_NAME attn_kern_neon
+#define ATTN_TEXT "neon"
 #define ATTN_WIDTH 4
 #include "ops/cpu/attn_tmpl.h"
+#include "ops/cpu/attn_tile_tmpl.h"

@@ -1,5 +1,5 @@
-#define ATTN_NAME attn_block_ref
-#define INDEX_NAME index_block_ref
-#define ROW_NAME kv_row_ref
+#define ATTN_NAME attn_kern_ref
+#define ATTN_TEXT "reference"
 #define ATTN_WIDTH 4
 #include "ops/cpu/attn_tmpl.h"
+#include "ops/cpu/attn_tile_tmpl.h"
