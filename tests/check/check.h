@@ -62,6 +62,7 @@ bool run_caught(void (*fn)(void *), void *arg);
 /* One TAP line. `why` (may be "") is printed as a comment when not ok. */
 void report(bool ok, const char *kernel, const char *level, const char *why);
 
+void check_packing(void);
 void check_fast_kernels(void);
 void check_index_kernels(void);
 void check_attn_kernels(void);

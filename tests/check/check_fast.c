@@ -55,7 +55,8 @@ static void call_product(void *arg)
     fast_x_init(&x, p->k, p->kind, p->n, p->w.cols, p->x_mem.data);
     float *y = (float *)(void *)p->y_mem.data + p->tile0 * 16;
     x.in_order = p->as_stored;
-    p->k->pack(&x, p->x, (size_t)p->w.cols, 0, p->n);
+    for (int t = 0; t < fast_x_tiles(&x); t++)
+        p->k->pack(&x, p->x, (size_t)p->w.cols, NULL, t);
     if (p->as_stored)
         p->other_way |= fast_stored_strip(p->k, p->fn, &p->stored, p->tile0, p->n_tiles, &x, p->strip, y, p->ldy) !=
                         stored_tiles(p);

@@ -187,6 +187,7 @@ int main(int argc, char **argv)
     check_portable_kernels();
     check_row_kernels();
     if (!rows) {
+        check_packing();
         check_fast_kernels();
         check_index_kernels();
         check_attn_kernels();

@@ -53,7 +53,8 @@ static void need_moe(struct needs *n, const struct cpu_dev *c, const struct op_l
     most(&n->thread, experts);
     most(&n->shared, 4 * (experts + 3) + 3 * pairs + (size_t)l->rows * (size_t)l->dim);
     if (c->fast != NULL)
-        most(&n->packed, groups * (sizeof(struct fast_x) + 4 * 64) + 64 + packed_bytes(c, (int)pairs, (int)widest));
+        most(&n->packed, groups * (sizeof(struct fast_x) + sizeof(int) + 4 * 64) + sizeof(int) + 64 +
+                             packed_bytes(c, (int)pairs, (int)widest));
 }
 
 static int take(struct scratch *s, size_t floats, struct err *e)

@@ -99,6 +99,11 @@ void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind k
     x->rest = (int32_t *)(void *)at;
 }
 
+int fast_x_tiles(const struct fast_x *x)
+{
+    return (x->n + x->tile - 1) / x->tile;
+}
+
 void fast_x_columns(struct fast_x *part, const struct fast_kern *k, const struct fast_x *x, int col0, int n_cols)
 {
     *part = *x;

@@ -92,9 +92,9 @@ struct fast_kern {
     const char *name;
     int tile[FX_KINDS];    /* activation rows in a tile, by fast_x_kind */
     int x_bytes[FX_KINDS]; /* of a column in fast_x.data */
-    /* Quantises, scales or copies row-major rows x[i*ldx], i in [first, last), into out (whose memory and sizes
-     * fast_x_init set). Rows are independent. */
-    void (*pack)(struct fast_x *out, const float *x, size_t ldx, int first, int last);
+    /* Quantises, scales or copies the rows of one row tile into out (whose memory and sizes fast_x_init set). Row i is the
+     * row-major x's row i, or index[i] where there is an index. Rows are independent, tiles may be packed at once. */
+    void (*pack)(struct fast_x *out, const float *x, size_t ldx, const int32_t *index, int tile);
     fast_matmul_fn *fp4, *fp8, *bf16, *f32;
     fast_matmul_fn *fp4_int8; /* FP4 weights, FX_INT8 */
     /* Query heads [heads][dim] of FP4 values and their weights into q, whose arrays the caller placed. False: a head's
@@ -119,6 +119,8 @@ const struct fast_kern *fast_kern_for(enum cpu_isa isa);
 /* Shapes `x` for n rows of `cols` columns and places it in mem (64-byte aligned, fast_x_bytes long). */
 size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int cols);
 void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem);
+/* How many row tiles there are to pack. */
+int fast_x_tiles(const struct fast_x *x);
 /* The columns of a single row from col0 (a multiple of IL16_BLOCK) on, n_cols of them, as an x of their own. */
 void fast_x_columns(struct fast_x *part, const struct fast_kern *k, const struct fast_x *x, int col0, int n_cols);
 /* The kind of activations that weights of a format take, and the product of both. */

@@ -4,7 +4,7 @@
 
 #include "ops/cpu/fast.h"
 
-enum { STRIP_ROWS = FAST_STRIP * IL16_ROWS, GROUPS_MAX = 64, PACK_ROWS = 8 };
+enum { STRIP_ROWS = FAST_STRIP * IL16_ROWS, GROUPS_MAX = 64 };
 
 struct fast_job {
     struct cpu_dev *c;
@@ -12,7 +12,7 @@ struct fast_job {
     const struct il16 *w;
     struct fast_x x[GROUPS_MAX];
     int groups, rows, strips; /* per group: matrix rows, strips of them */
-    int packs;                /* pack tasks of a group */
+    int packs;                /* row tiles of a group */
 };
 
 bool fast_has_linear(const struct op_linear *o)
@@ -80,10 +80,9 @@ static void pack_task(void *arg, int i_task, int i_thread)
 {
     (void)i_thread;
     struct fast_job *j = arg;
-    int g = i_task / j->packs, first = i_task % j->packs * PACK_ROWS;
-    int last = first + PACK_ROWS < j->o->n ? first + PACK_ROWS : j->o->n;
+    int g = i_task / j->packs;
     size_t cols = (size_t)j->o->w.cols;
-    j->c->fast->pack(&j->x[g], j->o->x + (size_t)g * cols, cols * (size_t)j->groups, first, last);
+    j->c->fast->pack(&j->x[g], j->o->x + (size_t)g * cols, cols * (size_t)j->groups, NULL, i_task % j->packs);
 }
 
 static void strip_task(void *arg, int i_task, int i_thread)
@@ -100,7 +99,6 @@ void fast_linear(struct cpu_dev *c, const struct op_linear *o)
     struct fast_job j = {.c = c, .o = o, .w = o->w.packed, .groups = o->groups > 1 ? o->groups : 1};
     j.rows = o->w.rows / j.groups;
     j.strips = (j.rows + STRIP_ROWS - 1) / STRIP_ROWS;
-    j.packs = (o->n + PACK_ROWS - 1) / PACK_ROWS;
     enum fast_x_kind kind = fast_x_kind_of(c->base.numerics, o->w.format, o->no_act_quant);
     size_t bytes = fast_x_bytes(c->fast, kind, o->n, o->w.cols);
     uint8_t *mem = cpu_packed_scratch(c, bytes * (size_t)j.groups);
@@ -109,6 +107,7 @@ void fast_linear(struct cpu_dev *c, const struct op_linear *o)
         j.x[g].in_order = j.w->in_order;
         j.x[g].next_strip = FAST_STRIP * pool_threads(c->pool);
     }
+    j.packs = fast_x_tiles(&j.x[0]);
     double values = (double)o->n * o->w.cols * j.groups;
     c->n_fast++;
     cpu_run(c, j.groups * j.packs, values * 10, pack_task, &j);

@@ -4,11 +4,12 @@
 #include "ops/cpu/cpu_moe.h"
 #include "ops/cpu/fast.h"
 
-enum { STRIP_ROWS = FAST_STRIP * IL16_ROWS, PACK_PAIRS = 4 };
+enum { STRIP_ROWS = FAST_STRIP * IL16_ROWS };
 
 struct fast_moe_job {
     struct moe_job *j;
     struct fast_x *x;       /* [groups] packed rows of each expert; one shared by all when the step has one row */
+    int *tile0;             /* [groups+1] row tiles before a group's first */
     int strips_h, strips_d; /* of one expert */
 };
 
@@ -44,11 +45,14 @@ static void place_rows(struct fast_moe_job *f, bool hidden)
 {
     struct cpu_dev *c = f->j->c;
     int cols = hidden ? f->j->o->expert_dim : f->j->o->dim, n_groups = f->j->n_groups;
-    size_t bytes = (size_t)n_groups * sizeof *f->x, at = bytes = (bytes + 63) / 64 * 64;
+    size_t bytes = (size_t)n_groups * (sizeof *f->x + sizeof *f->tile0) + sizeof *f->tile0;
+    size_t at = bytes = (bytes + 63) / 64 * 64;
     for (int g = 0; g < n_groups; g++)
         bytes += fast_x_bytes(c->fast, kind_of(f, g, hidden), group_rows(f->j, g), cols);
     uint8_t *mem = cpu_packed_scratch(c, bytes);
     f->x = (struct fast_x *)(void *)mem;
+    f->tile0 = (int *)(void *)(f->x + n_groups);
+    f->tile0[0] = 0;
     for (int g = 0; g < n_groups; g++) {
         const struct il16 *w = matrix_of(f, g, hidden);
         enum fast_x_kind kind = kind_of(f, g, hidden);
@@ -56,20 +60,27 @@ static void place_rows(struct fast_moe_job *f, bool hidden)
         f->x[g].in_order = w->in_order;
         f->x[g].next_strip = FAST_STRIP * pool_threads(c->pool);
         at += fast_x_bytes(c->fast, kind, group_rows(f->j, g), cols);
+        f->tile0[g + 1] = f->tile0[g] + fast_x_tiles(&f->x[g]);
     }
 }
 
-/* Rows of the step, gathered into the order of the group's pairs, one call a row. */
-static void pack_input_task(void *arg, int g, int i_thread)
+static int group_of_tile(const struct fast_moe_job *f, int tile)
+{
+    int g = 0;
+    while (f->tile0[g + 1] <= tile)
+        g++;
+    return g;
+}
+
+/* A row tile of the step's rows, gathered into the order of the group's pairs. */
+static void pack_input_task(void *arg, int tile, int i_thread)
 {
     (void)i_thread;
     const struct fast_moe_job *f = arg;
     const struct moe_job *j = f->j;
-    size_t dim = (size_t)j->o->dim;
-    for (int i = 0; i < f->x[g].n; i++) {
-        const float *row = j->o->x + (size_t)j->pair_row[j->group_start[g] + i] * dim;
-        j->c->fast->pack(&f->x[g], row, 0, i, i + 1);
-    }
+    int g = group_of_tile(f, tile);
+    const int32_t *rows = j->pair_row + j->group_start[g];
+    j->c->fast->pack(&f->x[g], j->o->x, (size_t)j->o->dim, rows, tile - f->tile0[g]);
 }
 
 /* One row: every routed expert takes the same packed activations, so they are packed once a format. */
@@ -82,7 +93,7 @@ static void share_one_row(struct fast_moe_job *f)
         enum fast_x_kind kind = f->x[g].kind;
         if (first[kind] < 0) {
             first[kind] = g;
-            pack_input_task(f, g, 0);
+            pack_input_task(f, f->tile0[g], 0);
         } else {
             f->x[g] = f->x[first[kind]];
         }
@@ -113,23 +124,18 @@ static void hidden_task(void *arg, int i_task, int i_thread)
         j->c->row->swiglu(h, up, rows, o->limit, j->pair_weight[start + i], h);
 }
 
-/* A few pairs' hidden values rounded and packed for w2; i_task counts PACK_PAIRS of all pairs. */
-static void pack_hidden_task(void *arg, int i_task, int i_thread)
+/* A row tile of the hidden values, rounded and packed for w2. */
+static void pack_hidden_task(void *arg, int tile, int i_thread)
 {
     (void)i_thread;
     const struct fast_moe_job *f = arg;
     const struct moe_job *j = f->j;
+    int g = group_of_tile(f, tile), t = tile - f->tile0[g], first = t * f->x[g].tile;
+    int n = f->x[g].n - first < f->x[g].tile ? f->x[g].n - first : f->x[g].tile;
     size_t dim = (size_t)j->o->expert_dim;
-    int first = i_task * PACK_PAIRS, n_pairs = j->group_start[j->n_groups], g = 0;
-    int last = first + PACK_PAIRS < n_pairs ? first + PACK_PAIRS : n_pairs;
-    for (int p = first; p < last; p++) {
-        while (j->group_start[g + 1] <= p)
-            g++;
-        float *h = j->o->h + (size_t)p * dim;
-        cpu_round(j->c, h, dim);
-        int i = p - j->group_start[g];
-        j->c->fast->pack(&f->x[g], h, 0, i, i + 1);
-    }
+    float *h = j->o->h + (size_t)j->group_start[g] * dim;
+    cpu_round(j->c, h + (size_t)first * dim, (size_t)n * dim);
+    j->c->fast->pack(&f->x[g], h, dim, NULL, t);
 }
 
 static void out_task(void *arg, int i_task, int i_thread)
@@ -156,9 +162,9 @@ void fast_moe(struct moe_job *j)
     if (o->n == 1)
         share_one_row(&f);
     else
-        cpu_run(j->c, j->n_groups, (double)n_pairs * o->dim * 10, pack_input_task, &f);
+        cpu_run(j->c, f.tile0[j->n_groups], (double)n_pairs * o->dim * 10, pack_input_task, &f);
     cpu_run(j->c, j->n_groups * f.strips_h, work * 2, hidden_task, &f);
     place_rows(&f, true);
-    cpu_run(j->c, (n_pairs + PACK_PAIRS - 1) / PACK_PAIRS, (double)n_pairs * o->expert_dim * 10, pack_hidden_task, &f);
+    cpu_run(j->c, f.tile0[j->n_groups], (double)n_pairs * o->expert_dim * 10, pack_hidden_task, &f);
     cpu_run(j->c, j->n_groups * f.strips_d, work, out_task, &f);
 }

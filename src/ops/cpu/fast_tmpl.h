@@ -23,7 +23,6 @@
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))
-#define NO_INLINE __attribute__((noinline))
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum { HALVES = 16 / LANES, HALF_BYTES = 4 * LANES };
