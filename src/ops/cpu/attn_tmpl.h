@@ -69,14 +69,12 @@ ALWAYS_INLINE void scores(const float *q, const float *keys, size_t ld, int n, i
     }
 }
 
-/* e^x for x <= 0, relative error below 2e-7; 0 below -87. 2^n is put together from bits, the rest is a polynomial of the
- * reduced argument (Cody and Waite's two-part ln 2). */
+/* e^x for x <= 0, relative error below 2e-7; 0 below -87. x / ln 2 is rounded to n by adding what leaves n in the lowest
+ * bits; the rest is a polynomial of the reduced argument (Cody and Waite's two-part ln 2), whose exponent grows by n. */
 ALWAYS_INLINE vec exp_of(vec x)
 {
     const float log2e = 1.44269504f, ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f, magic = 0x1.8p23f;
-    vec limit = x - x - 87.0f;
-    ivec keep = x > limit;
-    vec n = (x * log2e + magic) - magic;
+    vec zero = {0}, t = x * log2e + magic, n = t - magic;
     vec r = (x - n * ln2_hi) - n * ln2_lo;
     vec y = r * 1.9875691500e-4f + 1.3981999507e-3f;
     y = y * r + 8.3334519073e-3f;
@@ -84,14 +82,8 @@ ALWAYS_INLINE vec exp_of(vec x)
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1.0f;
-    ivec bits = (__builtin_convertvector(n, ivec) + 127) << 23;
-    vec scale;
-    memcpy(&scale, &bits, sizeof scale);
-    y *= scale;
-    ivec out;
-    memcpy(&out, &y, sizeof out);
-    out &= keep;
-    return (vec)out;
+    ivec keep = x > zero - 87.0f;
+    return (vec)(((ivec)y + ((ivec)t << 23)) & keep);
 }
 
 /* How far the rows ahead are asked for. */

@@ -22,8 +22,6 @@ enum { LANES = 16, HEADS_MAX = ATTN_TILES * ATTN_HEADS, PAIRS = ATTN_KEYS / 2 };
 /* Tiles: keys times one or two registers of heads; heads times up to four registers of dims. */
 enum { MANY_KEYS = 12, FEW_KEYS = 8, MANY_HEADS = 6, FEW_HEADS = 4, STRIP_REGS = STRIP / LANES };
 
-typedef uint32_t uvec __attribute__((vector_size(ATTN_WIDTH * 4), aligned(4), may_alias));
-
 #define LOAD(p) _mm512_loadu_si512((const void *)(p))
 #define STORE(p, v) _mm512_storeu_si512((void *)(p), (__m512i)(v))
 #define UNROLL_ALL _Pragma("GCC unroll 24")
@@ -35,19 +33,22 @@ ALWAYS_INLINE __m512 dot_pairs(__m512 sum, __m512i a, __m512i b)
 
 /* ---------------------------------------------------------------- bf16 */
 
-/* Rounded bits in the upper halves; to nearest, ties to even, a NaN stays one. */
-ALWAYS_INLINE ivec rounded(vec x)
+/* Both rounded to nearest, ties to even, one after the other. */
+ALWAYS_INLINE __m512i two_rounded(vec a, vec b)
 {
-    ivec u = (ivec)x, odd = u >> 16 & 1, r = u + 0x7fff + odd, nan = x != x;
-    return (r & ~nan) | ((u | 0x400000) & nan);
+    return (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
 }
 
 /* 32 values as bf16 in the order of a block of keys. */
-static inline __m512i block_order(const float *x)
+ALWAYS_INLINE __m512i block_order(__m512i v)
 {
-    static const uint16_t half[32] = {1, 3, 5, 7, 33, 35, 37, 39, 9, 11, 13, 15, 41, 43, 45, 47,
-                                      17, 19, 21, 23, 49, 51, 53, 55, 25, 27, 29, 31, 57, 59, 61, 63};
-    return _mm512_permutex2var_epi16((__m512i)rounded(AT(x)), LOAD(half), (__m512i)rounded(AT(x + LANES)));
+    static const int64_t order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    return _mm512_permutexvar_epi64(LOAD(order), v);
+}
+
+ALWAYS_INLINE __m512i block_of(const float *x)
+{
+    return block_order(two_rounded(AT(x), AT(x + LANES)));
 }
 
 ALWAYS_INLINE uint16_t *key_at(void *keys, int k, int dim)
@@ -58,7 +59,7 @@ ALWAYS_INLINE uint16_t *key_at(void *keys, int k, int dim)
 static void put_key(const float *row, int hd, void *keys, int k)
 {
     for (int i = 0; i < hd; i += 32)
-        STORE(key_at(keys, k, i), block_order(row + i));
+        STORE(key_at(keys, k, i), block_of(row + i));
 }
 
 /* 64 e4m3 codes times a scale that leaves every result a normal bf16. */
@@ -91,13 +92,12 @@ static __attribute__((noinline)) void put_decoded(const struct kv_dims *d, const
     for (int i = 0; i < d->head_dim; i += 32) {
         float x[32] = {0};
         kv_part_decode(d, in, i, 32, x);
-        STORE(key_at(keys, k, i), block_order(x));
+        STORE(key_at(keys, k, i), block_of(x));
     }
 }
 
 static void put_stored(const struct kv_dims *d, const uint8_t *in, void *keys, int k)
 {
-    static const int64_t order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     int nd = d->head_dim - d->rope_dim;
     const uint8_t *rope = in + nd, *scale = rope + 2 * d->rope_dim;
     bool whole = d->format == KV_FP8 && nd % STRIP == 0 && d->rope_dim % 32 == 0;
@@ -108,7 +108,7 @@ static void put_stored(const struct kv_dims *d, const uint8_t *in, void *keys, i
     for (int i = 0; i < nd; i += STRIP)
         put_codes(in + i, scale[i / STRIP], key_at(keys, k, i));
     for (int i = 0; i < d->rope_dim; i += 32)
-        STORE(key_at(keys, k, nd + i), _mm512_permutexvar_epi64(LOAD(order), LOAD(rope + 2 * i)));
+        STORE(key_at(keys, k, nd + i), block_order(LOAD(rope + 2 * i)));
 }
 
 /* ---------------------------------------------------------------- queries */
@@ -154,7 +154,7 @@ static void put_query(const float *q, int n_tiles, int hd, float scale, void *qu
             for (int i = 0; i < hd; i += 32) {
                 __m512i row[LANES];
                 for (int h = 0; h < LANES; h++)
-                    row[h] = h0 + h < heads ? block_order(q + (size_t)(h0 + h) * (size_t)hd + i) : _mm512_setzero_si512();
+                    row[h] = h0 + h < heads ? block_of(q + (size_t)(h0 + h) * (size_t)hd + i) : _mm512_setzero_si512();
                 turn(row);
                 for (int w = 0; w < LANES; w++)
                     STORE(to + (i / 2 + w) * lanes + (h0 - first), row[w]);
@@ -214,6 +214,8 @@ ALWAYS_INLINE void score_keys(const uint32_t *q, const uint16_t *keys, int k0, i
  * to bf16; an odd last key's partner has none. */
 static void soften(const float *s, int n, float *top, float *den, float *back, uint32_t *p)
 {
+    static const uint16_t turns[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     vec most = AT(top), sum = {0}, factor;
     for (int k = 0; k < n; k++) {
         vec x = AT(s + k * HEADS_MAX);
@@ -226,7 +228,7 @@ static void soften(const float *s, int n, float *top, float *den, float *back, u
             second = exp_of(AT(s + (k + 1) * HEADS_MAX) - most);
         sum += first;
         sum += second;
-        STORE(p + k / 2 * HEADS_MAX, (ivec)((uvec)rounded(first) >> 16) | (rounded(second) & (int32_t)0xffff0000));
+        STORE(p + k / 2 * HEADS_MAX, _mm512_permutexvar_epi16(LOAD(turns), two_rounded(first, second)));
     }
     sum += AT(den) * factor;
     memcpy(den, &sum, sizeof sum);
@@ -236,30 +238,29 @@ static void soften(const float *s, int n, float *top, float *den, float *back, u
 
 /* ---------------------------------------------------------------- value sums */
 
-/* Keys 2k and 2k+1 of a strip of nv registers in turns. */
-ALWAYS_INLINE void interleave(const uint16_t *key, int n, const int nv, __m512i *pair)
+/* A strip of nv registers of two keys in turns. */
+ALWAYS_INLINE void interleave(const uint16_t *key, const uint16_t *partner, const int nv, __m512i *pair)
 {
-    for (int k = 0; k < n; k += 2, key += 2 * STRIP, pair += nv) {
-        const uint16_t *partner = key + (k + 1 < n ? STRIP : 0);
-        UNROLL_ALL
-        for (int v = 0; v < nv; v += 2) {
-            __m512i a = LOAD(key + v * LANES), b = LOAD(partner + v * LANES);
-            pair[v] = _mm512_unpacklo_epi16(a, b);
-            pair[v + 1] = _mm512_unpackhi_epi16(a, b);
-        }
+    UNROLL_ALL
+    for (int v = 0; v < nv; v += 2) {
+        __m512i a = LOAD(key + v * LANES), b = LOAD(partner + v * LANES);
+        pair[v] = _mm512_unpacklo_epi16(a, b);
+        pair[v + 1] = _mm512_unpackhi_epi16(a, b);
     }
 }
 
-/* acc = acc * back + p values for nh heads and a strip of nv registers. */
-ALWAYS_INLINE void add_pairs(const uint32_t *p, const float *back, const __m512i *pair, int n_pairs, int hd, const int nh,
-                             const int nv, float *acc)
+/* acc = acc * back + p values for nh heads and a strip of nv registers. The first heads make the pairs from n keys. */
+ALWAYS_INLINE void add_pairs(const uint32_t *p, const float *back, const uint16_t *key, __m512i *pair, int n, int hd,
+                             const int nh, const int nv, const bool first, float *acc)
 {
     __m512 a[MANY_HEADS * STRIP_REGS];
     UNROLL_ALL
     for (int i = 0; i < nh * nv; i++)
         a[i] = _mm512_mul_ps(_mm512_loadu_ps(acc + i / nv * hd + i % nv * LANES), _mm512_set1_ps(back[i / nv]));
-    for (int k = 0; k < n_pairs; k++, pair += nv, p += HEADS_MAX) {
+    for (int k = 0; k < n; k += 2, pair += nv, p += HEADS_MAX) {
         __m512i x[STRIP_REGS];
+        if (first)
+            interleave(key + k * STRIP, key + (k + 1 < n ? k + 1 : k) * STRIP, nv, pair);
         UNROLL_ALL
         for (int v = 0; v < nv; v++)
             x[v] = pair[v];
@@ -281,14 +282,17 @@ ALWAYS_INLINE void add_strip(const uint32_t *p, const float *back, const uint16_
                              const int nv, float *acc)
 {
     __m512i pair[PAIRS * STRIP_REGS];
-    interleave(strip, n, nv, pair);
     for (int h = 0, nh; h < heads; h += nh) { /* heads are a multiple of 4 */
         float *to = acc + (size_t)h * (size_t)hd;
         nh = heads - h >= MANY_HEADS && heads - h != 2 * FEW_HEADS ? MANY_HEADS : FEW_HEADS;
-        if (nh == MANY_HEADS)
-            add_pairs(p + h, back + h, pair, (n + 1) / 2, hd, MANY_HEADS, nv, to);
+        if (h == 0 && nh == MANY_HEADS)
+            add_pairs(p, back, strip, pair, n, hd, MANY_HEADS, nv, true, to);
+        else if (h == 0)
+            add_pairs(p, back, strip, pair, n, hd, FEW_HEADS, nv, true, to);
+        else if (nh == MANY_HEADS)
+            add_pairs(p + h, back + h, NULL, pair, n, hd, MANY_HEADS, nv, false, to);
         else
-            add_pairs(p + h, back + h, pair, (n + 1) / 2, hd, FEW_HEADS, nv, to);
+            add_pairs(p + h, back + h, NULL, pair, n, hd, FEW_HEADS, nv, false, to);
     }
 }
 

@@ -42,6 +42,29 @@ static inline simde__m512 emulated_cvtepi32_ps(simde__m512i a)
     return simde__m512_from_private(r);
 }
 
+static inline uint16_t emulated_bf16(float x)
+{
+    uint32_t u;
+    __builtin_memcpy(&u, &x, 4);
+    if ((u & 0x7f800000u) == 0) /* the instruction takes subnormal values as zero */
+        return (uint16_t)(u >> 16 & 0x8000u);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+
+static inline simde__m512i emulated_cvtne2ps_pbh(simde__m512 high, simde__m512 low)
+{
+    simde__m512_private h = simde__m512_to_private(high), l = simde__m512_to_private(low);
+    simde__m512i_private r;
+    for (int i = 0; i < 16; i++) {
+        r.u16[i] = emulated_bf16(l.f32[i]);
+        r.u16[16 + i] = emulated_bf16(h.f32[i]);
+    }
+    return simde__m512i_from_private(r);
+}
+
+#define _mm512_cvtne2ps_pbh(high, low) emulated_cvtne2ps_pbh(high, low)
 #undef _mm512_fmadd_ps
 #define _mm512_fmadd_ps(a, b, c) emulated_fmadd_ps(a, b, c)
 #undef _mm512_madd_epi16
