@@ -2,15 +2,20 @@
 #define LANES 16
 #define X_TILE 12
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12)
-#define D_TILE 6
-#define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
+#define D_TILE 12
+#define FOR_EACH_D_TILE(M) FOR_EACH_X_TILE(M)
 #define INDEX_HEADS 8
-#define FEW_TILES(m) ((m) <= 5 ? 4 : 2)
+#define FEW_TILES(f, m) ((m) <= ((f) == W_BF16 ? 6 : 4) ? 4 : (m) <= ((f) == W_BF16 ? 8 : 7) ? 2 : 1)
+#define FEW_ROWS INT_MAX
+#define GROUP_UNROLL _Pragma("GCC unroll 4")
 
 typedef __m512 vf;
 typedef __m512i vi;
 
-static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+#define FP4_CODES 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0
+static const int8_t fp4_offset_codes[64] = {FP4_CODES, FP4_CODES, FP4_CODES, FP4_CODES};
+/* A table of 64, so that the two bits above a nibble need not be cleared. */
+#define vi_nibble_codes(v) _mm512_permutexvar_epi8(v, _mm512_loadu_si512(fp4_offset_codes))
 
 #define vf_zero() _mm512_setzero_ps()
 #define vf_set(x) _mm512_set1_ps(x)

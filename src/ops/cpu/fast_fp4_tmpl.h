@@ -1,11 +1,19 @@
 /* Part of fast_tmpl.h: FP4 weights times activations of two signed bytes, exact sums of 32 columns. */
 
+#ifndef vi_nibble_codes
+/* The codes of the bytes' low nibbles. */
+ALWAYS_INLINE vi vi_nibble_codes(vi v)
+{
+    return vi_lookup(vi_table16(fp4_offset_codes), vi_and(v, vi_set32(0x0f0f0f0f)));
+}
+#endif
+
 /* The code vectors of one line of one half: low nibbles, high nibbles, as 0..24. */
 ALWAYS_INLINE void fp4_codes(const uint8_t *line, vi *code)
 {
-    vi table = vi_table16(fp4_offset_codes), low = vi_set32(0x0f0f0f0f), v = vi_load(line);
-    code[0] = vi_lookup(table, vi_and(v, low));
-    code[1] = vi_lookup(table, vi_and(vi_srl16_4(v), low));
+    vi v = vi_load(line);
+    code[0] = vi_nibble_codes(v);
+    code[1] = vi_nibble_codes(vi_srl16_4(v));
 }
 
 /* The fp32 scales of 16 rows' e8m0 bytes (none of them 0), one half. */
@@ -101,7 +109,7 @@ ALWAYS_INLINE void fp4_group(const struct fp4_walk *at, const int nt, const int3
                              const struct fast_group *g, vf *sum)
 {
     const uint8_t *line = at->line, *scale = at->scale;
-    NO_UNROLL /* one tile's group unrolled is as much as the registers and the decoded instructions have room for */
+    GROUP_UNROLL
     for (int t = 0; t < nt; t++, line += at->tile_bytes, scale += at->scale_bytes, sum += HALVES) {
         vi total[HALVES];
         __builtin_prefetch((const void *)((uintptr_t)scale + at->early_scale), 0, 3);
@@ -147,9 +155,11 @@ static NO_INLINE void fp4_one_single(const struct il16 *w, int tile, const struc
     fp4_one(w, tile, 1, x, y);
 }
 
-/* One tile with the m rows of a row tile, from row i on: lines decoded into registers, a half after the other, to hold its
- * sums in registers. Decoding anew for every few rows costs less than keeping decoded lines would: loads and stores. */
-ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, const struct fast_x *x, int i, const int m, float *y, size_t ldy)
+/* One tile (`step` tiles before the next one in work) with the m rows of a row tile, from row i on: lines decoded into
+ * registers, a half after the other, to hold its sums in registers. Decoding anew for every few rows costs less than keeping
+ * decoded lines would: loads and stores. */
+ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, int step, const struct fast_x *x, int i, const int m, float *y,
+                            size_t ldy)
 {
     size_t n_groups = (size_t)(w->cols_padded / 32);
     const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
@@ -157,7 +167,9 @@ ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, const struct fast_x 
     const int32_t *digits = (const int32_t *)x->data + (size_t)i * n_groups * 16;
     const struct fast_group *group = x->group + (size_t)i * n_groups;
     const int32_t *rest = x->rest + (size_t)i * n_groups * 8;
+    const struct ahead ahead = ahead_by(w, FEW_AHEAD, step);
     for (size_t b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16 * m) {
+        uintptr_t early = place_ahead(&ahead, b * 4 * IL16_LINE) - b * 4 * IL16_LINE;
         NO_UNROLL
         for (int h = 0; h < HALVES; h++) {
             vi acc[D_TILE * 2];
@@ -167,6 +179,8 @@ ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, const struct fast_x 
             UNROLL
             for (int l = 0; l < 4; l++) {
                 vi code[2];
+                if (h == 0)
+                    __builtin_prefetch((const void *)((uintptr_t)line + early + (size_t)l * IL16_LINE), 0, 3);
                 fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code);
                 digit_line(code, digits + 4 * m * l, m, acc);
             }
@@ -185,25 +199,26 @@ ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, const struct fast_x 
     }
 }
 
-typedef void fp4_rows_fn(const struct il16 *w, int tile, const struct fast_x *x, int i, float *y, size_t ldy);
-
-#define FP4_ROWS(m)                                                                                                      \
-    static NO_INLINE void fp4_rows_##m(const struct il16 *w, int tile, const struct fast_x *x, int i, float *y, size_t ldy) \
-    {                                                                                                                    \
-        fp4_rows(w, tile, x, i, m, y, ldy);                                                                              \
+#define FP4_ROWS(m)                                                                                                  \
+    static NO_INLINE void fp4_rows_##m(const struct il16 *w, int tile, int step, const struct fast_x *x, int i,      \
+                                       float *y, size_t ldy)                                                         \
+    {                                                                                                                \
+        fp4_rows(w, tile, step, x, i, m, y, ldy);                                                                    \
     }
 FOR_EACH_D_TILE(FP4_ROWS)
 #define FP4_ROWS_NAME(m) fp4_rows_##m,
-static fp4_rows_fn *const fp4_rows_of[] = {FOR_EACH_D_TILE(FP4_ROWS_NAME)};
+static few_rows_fn *const fp4_rows_of[] = {FOR_EACH_D_TILE(FP4_ROWS_NAME)};
 
 /* Every row tile passes the strip, whose lines stay in the second cache. */
 static void fp4_many(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
 {
-    clear(x, n_tiles, y, ldy);
-    for (int i = 0; i < x->n; i += D_TILE) {
-        int m = x->n - i < D_TILE ? x->n - i : D_TILE;
-        for (int t = 0; t < n_tiles; t++)
-            fp4_rows_of[m - 1](w, tile0 + t, x, i, y + (size_t)i * ldy + t * 16, ldy);
+    clear(x->n, n_tiles, y, ldy);
+    for (int i = 0; i < x->n; i += x->tile) {
+        int m = tile_rows(x, i);
+        for (int t = 0; t < n_tiles; t++) {
+            int step = t + 1 < n_tiles ? 1 : x->next_strip - t;
+            fp4_rows_of[m - 1](w, tile0 + t, step, x, i, y + (size_t)i * ldy + t * 16, ldy);
+        }
     }
 }
 

@@ -97,7 +97,6 @@ ALWAYS_INLINE void turn_words(const uint8_t *keys, size_t stride, vi *out)
 ALWAYS_INLINE void load_block(struct turned_keys *t, const struct key_scales *s, const uint8_t *keys, size_t stride, int b,
                               int i, const bool near)
 {
-    const vi table = vi_table16(fp4_offset_codes), low = vi_set32(0x0f0f0f0f);
     vi word[4], distance = vi_load(s->distance[b] + i * LANES), offset;
     if (near)
         offset = vi_sub32(vi_set32(INDEX_OFFSET * 0x01010101u), vi_sllv32(vi_set32(12 * 0x01010101u), distance));
@@ -105,7 +104,7 @@ ALWAYS_INLINE void load_block(struct turned_keys *t, const struct key_scales *s,
     UNROLL
     for (int k = 0; k < 8; k++) {
         vi nibbles = k % 2 == 0 ? word[k / 2] : vi_srl16_4(word[k / 2]);
-        vi code = vi_lookup(table, vi_and(nibbles, low));
+        vi code = vi_nibble_codes(nibbles);
         t->code[8 * b + k][i] = near ? vi_add32(vi_sllv32(code, distance), offset) : code;
     }
 }

@@ -33,7 +33,7 @@ ALWAYS_INLINE void int8_line(const vi *code, const int32_t *x, const int m, vi *
 
 /* A group of one tile: words x [4][2]. */
 ALWAYS_INLINE void int8_group(const uint8_t *line, const uint8_t *scale, const int32_t *x, const struct fast_group *g,
-                              uintptr_t ahead, vf *sum)
+                              uintptr_t early, vf *sum)
 {
     vi acc[HALVES];
     UNROLL
@@ -42,7 +42,7 @@ ALWAYS_INLINE void int8_group(const uint8_t *line, const uint8_t *scale, const i
     UNROLL
     for (int l = 0; l < 4; l++, line += IL16_LINE, x += 2) {
         vi code[CODES_A_LINE];
-        __builtin_prefetch((const void *)((uintptr_t)line + ahead), 0, 2);
+        __builtin_prefetch((const void *)((uintptr_t)line + early), 0, 3);
         int8_codes_of(line, code);
         int8_line(code, x, 1, acc);
     }
@@ -58,15 +58,17 @@ ALWAYS_INLINE void int8_one(const struct il16 *w, int tile, const int nt, const 
     const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
     const uint8_t *scale = w->scale8 + (size_t)tile * (size_t)n_groups * 16;
     const int32_t *words = x->data;
+    const struct ahead ahead = ahead_of(w, x);
     vf sum[FAST_STRIP * HALVES];
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
         sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
     for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, words += 8) {
+        uintptr_t at = (uintptr_t)b * 4 * IL16_LINE, early = place_ahead(&ahead, at) - at;
         UNROLL
         for (int t = 0; t < nt; t++)
             int8_group(line + (size_t)t * w->tile_bytes, scale + (size_t)t * (size_t)n_groups * 16, words, &x->group[b],
-                       w->ahead, sum + t * HALVES);
+                       early, sum + t * HALVES);
     }
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
@@ -108,39 +110,45 @@ ALWAYS_INLINE void int8_begin(const struct fast_group *g, size_t stride, const i
 }
 
 /* One tile with all m = x->n rows, lines decoded into registers. */
-ALWAYS_INLINE void int8_few(const struct il16 *w, int tile, const struct fast_x *x, const int m, float *y, size_t ldy)
+ALWAYS_INLINE void int8_few(const struct il16 *w, int tile, int step, const struct fast_x *x, int row0, const int m,
+                            float *y, size_t ldy)
 {
     size_t n_groups = (size_t)(w->cols_padded / 32);
     const uint8_t *line = w->data + (size_t)tile * w->tile_bytes;
     const uint8_t *scale = w->scale8 + (size_t)tile * n_groups * 16;
-    const int32_t *words = x->data;
-    clear(x, 1, y, ldy);
+    const int32_t *words = (const int32_t *)x->data + (size_t)row0 * n_groups * 8;
+    const struct fast_group *group = x->group + (size_t)row0 * n_groups;
+    clear(m, 1, y, ldy);
+    const struct ahead ahead = ahead_by(w, FEW_AHEAD, step);
     for (size_t b = 0; b < n_groups; b++, scale += 16) {
-        vi acc[FEW_MAX * HALVES];
+        vi acc[X_TILE * HALVES];
         vf w_scale[HALVES];
-        int8_begin(x->group + b, n_groups, m, acc);
+        uintptr_t early = place_ahead(&ahead, b * 4 * IL16_LINE) - b * 4 * IL16_LINE;
+        int8_begin(group + b, n_groups, m, acc);
         UNROLL
         for (int l = 0; l < 4; l++, line += IL16_LINE, words += 2 * m) {
             vi code[CODES_A_LINE];
+            __builtin_prefetch((const void *)((uintptr_t)line + early), 0, 3);
             int8_codes_of(line, code);
             int8_line(code, words, m, acc);
         }
         UNROLL
         for (int h = 0; h < HALVES; h++)
             w_scale[h] = fp4_scales(scale + h * LANES);
-        int8_join(acc, w_scale, x->group + b, n_groups, m, y, ldy);
+        int8_join(acc, w_scale, group + b, n_groups, m, y, ldy);
     }
 }
 
 #define INT8_FEW(m)                                                                                                   \
-    static NO_INLINE void int8_few_##m(const struct il16 *w, int tile0, const struct fast_x *x, float *y, size_t ldy) \
+    static NO_INLINE void int8_few_##m(const struct il16 *w, int tile0, int step, const struct fast_x *x, int row0,   \
+                                       float *y, size_t ldy)                                                          \
     {                                                                                                                 \
-        for (int t = 0; t < FEW_TILES(x->n); t++)                                                                     \
-            int8_few(w, tile0 + t, x, m, y + t * 16, ldy);                                                            \
+        for (int t = 0; t < FEW_TILES(W_FP4, m); t++)                                                                 \
+            int8_few(w, tile0 + t, t + 1 < FEW_TILES(W_FP4, m) ? 1 : step - t, x, row0, m, y + t * 16, ldy);          \
     }
-FOR_EACH_FEW(INT8_FEW)
+FOR_EACH_X_TILE(INT8_FEW)
 #define INT8_FEW_NAME(m) int8_few_##m,
-static few_rows_fn *const int8_few_of[] = {FOR_EACH_FEW(INT8_FEW_NAME)};
+static few_rows_fn *const int8_few_of[] = {FOR_EACH_X_TILE(INT8_FEW_NAME)};
 
 enum { RUN_GROUPS = IL16_BLOCK / 32 };
 
@@ -198,8 +206,8 @@ static NO_INLINE void int8_run_many(const struct il16 *w, int tile0, int nt, int
     size_t n_groups = (size_t)(w->cols_padded / 32);
     for (int t = 0; t < nt; t++)
         int8_decode(w, tile0 + t, b0, n, &run[t]);
-    for (int i = 0; i < x->n; i += X_TILE) {
-        int m = x->n - i < X_TILE ? x->n - i : X_TILE;
+    for (int i = 0; i < x->n; i += x->tile) {
+        int m = tile_rows(x, i);
         struct int8_args a = {.n_groups = n, .stride = n_groups, .ldy = ldy};
         a.x = (const int32_t *)x->data + ((size_t)i * n_groups + (size_t)(b0 * m)) * 8;
         a.group = x->group + (size_t)i * n_groups + (size_t)b0;
@@ -213,7 +221,7 @@ static NO_INLINE void int8_run_many(const struct il16 *w, int tile0, int nt, int
 
 static void int8_many(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
 {
-    clear(x, n_tiles, y, ldy);
+    clear(x->n, n_tiles, y, ldy);
     int n_groups = w->cols_padded / 32;
     for (int b = 0; b < n_groups; b += RUN_GROUPS)
         int8_run_many(w, tile0, n_tiles, b, n_groups - b < RUN_GROUPS ? n_groups - b : RUN_GROUPS, x, y, ldy);

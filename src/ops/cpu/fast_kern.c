@@ -83,12 +83,19 @@ size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int
     return data_bytes(kind, n, cols) + scale_bytes(n, cols) + group_bytes(kind, n, cols) + rest_bytes(kind, n, cols);
 }
 
+/* As many tiles as rows need, of nearly the same size: a last tile of a row or two would cost as much as a whole one. */
+static int rows_of_tile(int n, int most)
+{
+    int tiles = (n + most - 1) / most;
+    return tiles == 0 ? most : (n + tiles - 1) / tiles;
+}
+
 void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem)
 {
     uint8_t *at = mem;
     *x = (struct fast_x){.kind = kind, .n = n, .cols = cols, .cols_padded = columns_of(kind, cols)};
     x->n_blocks = (cols + IL16_BLOCK - 1) / IL16_BLOCK;
-    x->tile = k->tile[kind];
+    x->tile = rows_of_tile(n, k->tile[kind]);
     x->next_strip = FAST_STRIP;
     x->data = at;
     at += data_bytes(kind, n, cols);

@@ -5,7 +5,9 @@
 #define D_TILE 8
 #define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8)
 #define INDEX_HEADS 8
-#define FEW_TILES(m) 1
+#define FEW_TILES(f, m) 1
+#define FEW_ROWS X_TILE
+#define GROUP_UNROLL NO_UNROLL /* as much as the registers and the decoded instructions have room for */
 
 typedef float32x4_t vf;
 typedef int32x4_t vi;

@@ -1,9 +1,10 @@
 /* Body of kern_fast_<isa>.c: the fast kernels over vectors of LANES fp32 values, 16/LANES vectors a line.
  *
  * The including file defines LANES, X_TILE and D_TILE (activation rows held in registers by the value and the digit
- * kernels), FEW_TILES(m) (weight tiles whose sums with m rows fill the registers), the types vf (fp32 lanes), vi (the
- * same bits as bytes, words or double words) and the vf_ and vi_ functions used here. Loops over accumulators have
- * constant bounds and are unrolled, so accumulators live in registers.
+ * kernels), FEW_ROWS (FP8 and BF16 lines are decoded into registers anew for every tile of up to so many rows; with more,
+ * once into panels), FEW_TILES(f, m) (weight tiles at once with m rows), GROUP_UNROLL (of the tiles of an
+ * FP4 group with one row), the types vf (fp32 lanes), vi (the same bits as bytes, words or double words) and the vf_ and vi_
+ * functions used here. Loops over accumulators have constant bounds and are unrolled, so accumulators live in registers.
  *
  * A step multiplies one column, or with PAIRS (vf_dot_pairs: bf16 dot products) two columns of FP8 and BF16 weights.
  * FP8 without PAIRS: the bits of an e4m3 code moved under the exponent of an fp32 are its value times 2^-120 (an fp32
@@ -20,7 +21,6 @@
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 #define UNROLL_4 _Pragma("GCC unroll 4")
-#define UNROLL_4 _Pragma("GCC unroll 4")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -28,6 +28,7 @@
 enum { HALVES = 16 / LANES, HALF_BYTES = 4 * LANES };
 
 #include "ops/cpu/fast_value_tmpl.h"
+#include "ops/cpu/fast_many_tmpl.h"
 #include "ops/cpu/fast_few_tmpl.h"
 #include "ops/cpu/fast_fp4_tmpl.h"
 #include "ops/cpu/fast_int8_tmpl.h"

@@ -10,7 +10,9 @@
 #define D_TILE 6
 #define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
 #define INDEX_HEADS 4
-#define FEW_TILES(m) ((m) == 2 ? 4 : 1)
+#define FEW_TILES(f, m) ((m) == 2 ? 4 : 1)
+#define FEW_ROWS X_TILE
+#define GROUP_UNROLL NO_UNROLL /* as much as the registers and the decoded instructions have room for */
 
 typedef __m256 vf;
 typedef __m256i vi;
