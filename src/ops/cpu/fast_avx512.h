@@ -45,8 +45,6 @@ static const int8_t fp4_offset_codes[64] = {FP4_CODES, FP4_CODES, FP4_CODES, FP4
 #define vi_high32_pairs(a, b) _mm512_unpackhi_epi32(a, b)
 #define vi_low64_pairs(a, b) _mm512_unpacklo_epi64(a, b)
 #define vi_high64_pairs(a, b) _mm512_unpackhi_epi64(a, b)
-/* Quarter g of each of four vectors */
-#define vi_quarter_of_each(v, g) vi_load_rows((const uint8_t *)(v) + 16 * (g), sizeof(vi))
 #define vi_lookup(table, index) _mm512_shuffle_epi8(table, index)
 #define vi_table16(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_widen8(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
@@ -58,4 +56,13 @@ static inline __attribute__((always_inline)) vi vi_load_rows(const uint8_t *p, s
     v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + step)), 1);
     v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * step)), 2);
     return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 3 * step)), 3);
+}
+
+/* Quarters g of four vectors become vector g. */
+static inline __attribute__((always_inline)) void vi_turn_quarters(vi *v)
+{
+    vi a = _mm512_shuffle_i32x4(v[0], v[1], 0x44), b = _mm512_shuffle_i32x4(v[2], v[3], 0x44);
+    vi c = _mm512_shuffle_i32x4(v[0], v[1], 0xee), d = _mm512_shuffle_i32x4(v[2], v[3], 0xee);
+    v[0] = _mm512_shuffle_i32x4(a, b, 0x88), v[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    v[2] = _mm512_shuffle_i32x4(c, d, 0x88), v[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
 }

@@ -132,7 +132,7 @@ ALWAYS_INLINE void fp4_one(const struct il16 *w, int tile, const int nt, const s
     at.scale = w->scale8 + (size_t)tile * at.scale_bytes;
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
-        sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
+        sum[i] = vf_zero();
     for (int b = 0; b < n_groups; b++, digits += 16, rest += 8) {
         at.early = place_ahead(&ahead, (size_t)b * 4 * IL16_LINE) - (size_t)b * 4 * IL16_LINE;
         at.early_scale = place_ahead(&scale_ahead, (size_t)b * 16) - (size_t)b * 16;

@@ -62,7 +62,7 @@ ALWAYS_INLINE void int8_one(const struct il16 *w, int tile, const int nt, const 
     vf sum[FAST_STRIP * HALVES];
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
-        sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
+        sum[i] = vf_zero();
     for (int b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, words += 8) {
         uintptr_t at = (uintptr_t)b * 4 * IL16_LINE, early = place_ahead(&ahead, at) - at;
         UNROLL

@@ -110,16 +110,3 @@ int fast_x_tiles(const struct fast_x *x)
 {
     return (x->n + x->tile - 1) / x->tile;
 }
-
-void fast_x_columns(struct fast_x *part, const struct fast_kern *k, const struct fast_x *x, int col0, int n_cols)
-{
-    *part = *x;
-    part->cols = n_cols;
-    part->cols_padded = columns_of(x->kind, n_cols);
-    part->n_blocks = (n_cols + IL16_BLOCK - 1) / IL16_BLOCK;
-    part->data = (uint8_t *)x->data + (size_t)col0 * (size_t)k->x_bytes[x->kind];
-    part->scale += col0 / IL16_BLOCK;
-    part->group += col0 / 32;
-    part->rest += col0 / 4;
-    part->resume = x->resume || col0 > 0;
-}

@@ -42,7 +42,6 @@ struct fast_x {
     enum fast_x_kind kind;
     int n, cols, cols_padded, n_blocks; /* n_blocks of 128 columns */
     int tile;
-    bool resume;   /* one row only: sums begin with what y holds, not with 0 */
     bool in_order; /* for weights that are: the digit words are of columns 0,2,4,6 and 1,3,5,7; set before packing */
     /* fp32: [tiles][cols_padded][m]. FX_DIGITS: 32-bit words [tiles][cols_padded/8][m][d0, d1][2]: of columns
      * 0,4,1,5 and 2,6,3,7 of the eight. FX_INT8: the same [tiles][cols_padded/8][m][2]. The bf16 level:
@@ -59,7 +58,7 @@ struct fast_x {
 typedef void fast_matmul_fn(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy);
 
 /* The same for one row and whole tiles (no padding rows) of a matrix as stored whose rows are a multiple of IL16_LINE bytes
- * long: the same bits. Lines live in mem (il16_strip_bytes, 64-byte aligned) for as long as the product needs them. */
+ * long: the same bits. mem (il16_strip_bytes, 64-byte aligned) is the kernel's. */
 typedef void fast_stored_fn(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, void *mem, float *y);
 
 enum { FAST_STRIP = IL16_STRIP };
@@ -121,8 +120,6 @@ size_t fast_x_bytes(const struct fast_kern *k, enum fast_x_kind kind, int n, int
 void fast_x_init(struct fast_x *x, const struct fast_kern *k, enum fast_x_kind kind, int n, int cols, void *mem);
 /* How many row tiles there are to pack. */
 int fast_x_tiles(const struct fast_x *x);
-/* The columns of a single row from col0 (a multiple of IL16_BLOCK) on, n_cols of them, as an x of their own. */
-void fast_x_columns(struct fast_x *part, const struct fast_kern *k, const struct fast_x *x, int col0, int n_cols);
 /* The kind of activations that weights of a format take, and the product of both. */
 enum fast_x_kind fast_x_kind_of(enum numerics n, enum wformat f, bool no_act_quant);
 fast_matmul_fn *fast_matmul_of(const struct fast_kern *k, enum wformat f, enum fast_x_kind kind);

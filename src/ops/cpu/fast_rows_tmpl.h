@@ -3,7 +3,7 @@
  * Products with the group's digits leave four partial sums a group, folded together for four rows at a time; then groups
  * and rows change places, and each group's sums of LANES rows are scaled and added in the order of the groups. */
 
-enum { VECTOR_GROUPS = LANES / 4, VECTOR_BYTES = 4 * LANES, RUN_ROWS_GROUPS = 16, RUN_ROWS_BYTES = 16 * RUN_ROWS_GROUPS };
+enum { VECTOR_GROUPS = LANES / 4, RUN_ROWS_GROUPS = 16, RUN_ROWS_BYTES = 16 * RUN_ROWS_GROUPS };
 
 #ifndef vi_digit_first
 #define vi_digit_first(code, digit) vi_digit_add(vi_set32(0), code, digit)
@@ -87,17 +87,14 @@ ALWAYS_INLINE vi fold_alternating(vi a, vi b)
 /* Sums of LANES rows `stride` apart, a vector for each of VECTOR_GROUPS groups. */
 ALWAYS_INLINE void rows_totals(const uint8_t *rows, size_t stride, const int digits, const vi *digit, vi *total)
 {
-    vi four[LANES / 4];
     UNROLL
     for (int q = 0; q < LANES / 4; q++, rows += 4 * stride) {
         vi a = fold_alternating(row_partials(rows, digits, digit), row_partials(rows + stride, digits, digit));
         vi b = fold_alternating(row_partials(rows + 2 * stride, digits, digit),
                                 row_partials(rows + 3 * stride, digits, digit));
-        four[q] = vi_add32(vi_low64_pairs(a, b), vi_high64_pairs(a, b));
+        total[q] = vi_add32(vi_low64_pairs(a, b), vi_high64_pairs(a, b));
     }
-    UNROLL
-    for (int g = 0; g < VECTOR_GROUPS; g++)
-        total[g] = vi_quarter_of_each(four, g);
+    vi_turn_quarters(total);
 }
 
 /* Totals of a group with a rest: x->rest has words of eight columns, even ones then odd ones. Seldom needed. */

@@ -1,139 +1,162 @@
 /* Part of fast_tmpl.h: one row times FP8, BF16 or F32 weights as stored. Sums are chains in the order of the columns with a
- * lane for each row, so lines are made: of a few columns of a few tiles, consumed while they are in the first cache. Every
- * format keeps four bytes of each row in a line, so making them is one transposition: of 32-bit words, or for FP8 of the
- * 16-bit pairs that its lines are made of. A vector takes 16 bytes of rows 0, 4, 8, ... of its half of the tile, in whose
- * lanes the rows' words belong. */
+ * lane for each row, so rows and columns change places: in registers, a vector of each of LANES rows at a time, which
+ * become as many lines (of the rows' half or quarter of the tile) and are multiplied at once. Every format keeps four bytes
+ * of each row in a line, so that is one transposition: of 32-bit words, or for FP8 of the 16-bit pairs that its lines are
+ * made of. Whole vectors are read of a row, never parts: rows a power of two apart share a set of the first cache. */
 
-/* 16 bytes of the rows of one half become four lines of it. */
-ALWAYS_INLINE void turn_unit(const uint8_t *rows, size_t stride, bool pairs, uint8_t *lines)
+enum { VECTOR_BYTES = 4 * LANES, CHAINS_MAX = 4 };
+
+/* Blocks of columns whose sums run beside each other: no more than the chains' latency needs, since the processor foresees
+ * rows that are read in ascending order best. */
+ALWAYS_INLINE int stored_chains(enum wformat f)
 {
-    vi r[4], t[4], line[4];
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        r[i] = vi_load_rows(rows + (size_t)i * stride, 4 * stride);
+    return f == W_F32 ? (HALVES + 1) / 2 : f == W_FP8 && HALVES == 1 ? 2 : HALVES;
+}
+
+/* Words 0 1 2 3 of four rows, in each 128 bits. */
+ALWAYS_INLINE void turn_four(const vi *r, bool pairs, vi *word)
+{
+    vi t[4];
     if (pairs) {
         t[0] = vi_low16_pairs(r[0], r[1]), t[1] = vi_low16_pairs(r[2], r[3]);
         t[2] = vi_high16_pairs(r[0], r[1]), t[3] = vi_high16_pairs(r[2], r[3]);
-        line[0] = vi_low32_pairs(t[0], t[1]), line[1] = vi_high32_pairs(t[0], t[1]);
-        line[2] = vi_low32_pairs(t[2], t[3]), line[3] = vi_high32_pairs(t[2], t[3]);
+        word[0] = vi_low32_pairs(t[0], t[1]), word[1] = vi_high32_pairs(t[0], t[1]);
+        word[2] = vi_low32_pairs(t[2], t[3]), word[3] = vi_high32_pairs(t[2], t[3]);
     } else {
         t[0] = vi_low32_pairs(r[0], r[1]), t[1] = vi_low32_pairs(r[2], r[3]);
         t[2] = vi_high32_pairs(r[0], r[1]), t[3] = vi_high32_pairs(r[2], r[3]);
-        line[0] = vi_low64_pairs(t[0], t[1]), line[1] = vi_high64_pairs(t[0], t[1]);
-        line[2] = vi_low64_pairs(t[2], t[3]), line[3] = vi_high64_pairs(t[2], t[3]);
+        word[0] = vi_low64_pairs(t[0], t[1]), word[1] = vi_high64_pairs(t[0], t[1]);
+        word[2] = vi_low64_pairs(t[2], t[3]), word[3] = vi_high64_pairs(t[2], t[3]);
     }
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        vf_store((float *)(void *)(lines + i * IL16_LINE), vf_from_bits(line[i]));
 }
 
-/* 16 rows' bytes as lines. A vector's rows at once, not all: rows a power of two apart share a set of the first cache. With
- * `fetch` as many bytes are asked for from `early` on, a few beside each line. */
-ALWAYS_INLINE void turn_rows(const uint8_t *rows, size_t stride, size_t bytes, bool pairs, bool fetch, uintptr_t early,
-                             uint8_t *lines)
+/* A vector of each of LANES rows as lines; as many bytes are asked for from `early` on. */
+ALWAYS_INLINE void turn_rows(const uint8_t *rows, size_t stride, bool pairs, uintptr_t early, vi *line)
 {
-    for (int h = 0; h < HALVES; h++)
-        for (size_t at = 0; at < bytes; at += IL16_LINE) {
-            UNROLL
-            for (int i = 0; fetch && i < LANES; i++, early += IL16_LINE)
-                __builtin_prefetch((const void *)early, 0, 2);
-            UNROLL
-            for (int u = 0; u < 4; u++)
-                turn_unit(rows + (size_t)(h * LANES) * stride + at + u * 16, stride, pairs,
-                          lines + (at + (size_t)u * 16) * 16 + h * HALF_BYTES);
-        }
+    vi word[4][LANES / 4];
+    UNROLL
+    for (int g = 0; g < LANES / 4; g++, rows += 4 * stride) {
+        vi r[4], w[4];
+        __asm__("" : "+r"(rows)); /* as written: the compiler would keep all rows' addresses and run out of registers */
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            r[i] = vi_load(rows + (size_t)i * stride);
+        UNROLL
+        for (int i = 0; i < 4 * VECTOR_BYTES / IL16_LINE; i++, early += IL16_LINE)
+            __builtin_prefetch((const void *)early, 0, 2);
+        turn_four(r, pairs, w);
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            word[i][g] = w[i];
+    }
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        vi_turn_quarters(word[i]);
+        UNROLL
+        for (int g = 0; g < LANES / 4; g++)
+            line[4 * g + i] = word[i][g];
+    }
 }
 
 /* ---------------------------------------------------------------- one row of activations */
-
-enum { STORED_TILES = 2 /* whose chains of sums run beside each other */, PAIR_ROW_BYTES = 4096 };
-
-/* Columns of a part: some 256 bytes of each row, so that the lines stay in the first cache. */
-ALWAYS_INLINE int part_columns(enum wformat f)
-{
-    return f == W_FP8 ? 256 : 128;
-}
 
 ALWAYS_INLINE size_t stored_bytes(enum wformat f, int cols)
 {
     return (size_t)cols * (f == W_FP8 ? 1 : f == W_BF16 ? 2 : 4);
 }
 
-static void stored_scales(const struct il16 *w, int tile, int col, int n, float *out)
+static float stored_scale(const struct il16 *w, int tile, int b)
 {
-    const uint8_t *bytes = w->stored_scale;
-    const float *floats = w->stored_scale;
     size_t blocks = (size_t)((w->cols + IL16_BLOCK - 1) / IL16_BLOCK);
-    size_t at = (size_t)(tile / (IL16_BLOCK / 16)) * blocks + (size_t)(col / IL16_BLOCK);
-    for (int i = 0; i * IL16_BLOCK < n; i++, at++)
-        out[i] = w->scale_f32 ? floats[at] : f32_from_e8m0(bytes[at]);
+    size_t at = (size_t)(tile / (IL16_BLOCK / 16)) * blocks + (size_t)b;
+    return w->scale_f32 ? ((const float *)w->stored_scale)[at] : f32_from_e8m0(((const uint8_t *)w->stored_scale)[at]);
 }
 
-/* Lines and scales of n columns from col on of nt tiles, in mem. What is fetched early is fetched by the products, or by
- * the making of lines where that takes the longer time. */
-ALWAYS_INLINE void stored_part(enum wformat f, const struct il16 *w, int tile, const int nt, int col, int n,
-                               uintptr_t early, uint8_t *mem, struct il16 *part)
+/* LANES rows of a tile, the activations, and what is asked for meanwhile. */
+struct stored_rows {
+    const uint8_t *rows;
+    size_t stride;
+    const uint32_t *x;
+    uintptr_t early;
+};
+
+/* A vector of each row, `at` bytes into each of n blocks, to the blocks' sums. */
+ALWAYS_INLINE void stored_vectors(enum wformat f, struct stored_rows *r, int b, size_t at, const int n, vf *acc)
 {
-    size_t stride = stored_bytes(f, w->cols), tile_bytes = stored_bytes(f, n) * 16;
-    const uint8_t *rows = w->stored + (size_t)tile * 16 * stride + stored_bytes(f, col);
-    float *scale = (float *)(void *)(mem + (size_t)nt * tile_bytes);
-    *part = (struct il16){.format = f, .rows = nt * 16, .cols = n, .n_tiles = nt, .cols_padded = n, .data = mem,
-                          .tile_bytes = tile_bytes, .scale = scale, .in_order = true};
-    part->ahead = f == W_FP8 ? early - (uintptr_t)mem : 1; /* 1: the line itself */
+    size_t block = stored_bytes(f, IL16_BLOCK), from = (size_t)b * block + at;
+    int s = steps_a_line(f), words = IL16_BLOCK / step_columns(f);
+    const uint32_t *x = r->x + from / 4 * (size_t)s;
+    vi line[CHAINS_MAX][LANES];
     UNROLL
-    for (int t = 0; t < nt; t++)
-        turn_rows(rows + (size_t)t * 16 * stride, stride, stored_bytes(f, n), f == W_FP8, f != W_FP8,
-                  early + (size_t)t * tile_bytes, mem + (size_t)t * tile_bytes);
-    if (f == W_FP8)
-        stored_scales(w, tile, col, n, scale);
-}
-
-/* nt whole tiles; `next` is the tile whose bytes are fetched meanwhile, in their own order. */
-ALWAYS_INLINE void stored_tiles(enum wformat f, const struct il16 *w, int tile, const int nt, int next,
-                                const struct fast_x *x, uint8_t *mem, float *y)
-{
-    uintptr_t early = (uintptr_t)w->stored + (size_t)next * 16 * stored_bytes(f, w->cols);
-    for (int col = 0, step = part_columns(f); col < w->cols; col += step) {
-        struct il16 part;
-        struct fast_x px;
-        int n = w->cols - col < step ? w->cols - col : step;
-        stored_part(f, w, tile, nt, col, n, early, mem, &part);
-        early += (size_t)nt * part.tile_bytes;
-        fast_x_columns(&px, &KERN_NAME, x, col, n);
-        matvec(f, &part, 0, nt, &px, y);
+    for (int i = 0; i < n; i++, r->early += VECTOR_BYTES * LANES)
+        turn_rows(r->rows + from + (size_t)i * block, r->stride, f == W_FP8, r->early, line[i]);
+    UNROLL
+    for (int l = 0; l < LANES; l++) {
+        UNROLL
+        for (int i = 0; i < n; i++) {
+            vf w[4];
+            steps_of(f, line[i][l], w);
+            UNROLL
+            for (int j = 0; j < s; j++)
+                acc[i] = step(f, w[j], set_word(x[i * words + l * s + j]), acc[i]);
+        }
     }
 }
 
-typedef void stored_tiles_fn(const struct il16 *w, int tile, int next, const struct fast_x *x, uint8_t *mem, float *y);
-
-/* A pair of tiles does not reach across scale blocks; and two pairs of wider rows, the one that is read and the one that is
- * fetched, would be too much for the second cache. */
-static void stored_strip(enum wformat f, stored_tiles_fn *pair, stored_tiles_fn *single, const struct il16 *w, int tile0,
-                         int nt, const struct fast_x *x, void *mem, float *y)
+/* Dots of blocks b .. b+n-1. */
+ALWAYS_INLINE void stored_blocks(enum wformat f, struct stored_rows *r, int b, const int n, vf *acc)
 {
-    bool wide = stored_bytes(f, w->cols) > PAIR_ROW_BYTES;
-    for (int t = 0, n; t < nt; t += n) {
-        int tile = tile0 + t;
-        bool two = !wide && nt - t >= STORED_TILES && tile % (IL16_BLOCK / 16) != IL16_BLOCK / 16 - 1;
-        n = two ? STORED_TILES : 1;
-        (n == 1 ? single : pair)(w, tile, t + n < nt ? tile + n : tile0 + x->next_strip, x, mem, y + t * 16);
+    size_t block = stored_bytes(f, IL16_BLOCK), left = r->stride - (size_t)b * block;
+    UNROLL
+    for (int i = 0; i < n; i++)
+        acc[i] = vf_zero();
+    NO_UNROLL
+    for (size_t at = 0; at < block && at < left; at += VECTOR_BYTES)
+        stored_vectors(f, r, b, at, n, acc);
+}
+
+ALWAYS_INLINE vf stored_sum(enum wformat f, const struct il16 *w, int tile, const struct fast_x *x, int b, const int n,
+                            const vf *acc, vf sum)
+{
+    UNROLL
+    for (int i = 0; i < n; i++) {
+        float scale = f == W_FP8 ? stored_scale(w, tile, b + i) : 1.0f;
+        sum = vf_fma(vf_set(scale * x_scale(x, 0, b + i)), acc[i], sum);
+    }
+    return sum;
+}
+
+/* nt whole tiles; the bytes of the tile after each are fetched meanwhile, in their own order. */
+ALWAYS_INLINE void stored_strip(enum wformat f, const struct il16 *w, int tile0, int nt, const struct fast_x *x, float *y)
+{
+    const int n = stored_chains(f);
+    int whole = w->cols / IL16_BLOCK / n * n;
+    struct stored_rows r = {.stride = stored_bytes(f, w->cols), .x = x->data};
+    for (int t = 0; t < nt; t++) {
+        int tile = tile0 + t, next = t + 1 < nt ? tile + 1 : tile0 + x->next_strip;
+        r.rows = w->stored + (size_t)tile * 16 * r.stride;
+        r.early = (uintptr_t)w->stored + (size_t)next * 16 * r.stride;
+        for (int h = 0; h < HALVES; h++, r.rows += LANES * r.stride, y += LANES) {
+            vf acc[CHAINS_MAX], sum = vf_zero();
+            for (int b = 0; b < whole; b += n) {
+                stored_blocks(f, &r, b, n, acc);
+                sum = stored_sum(f, w, tile, x, b, n, acc, sum);
+            }
+            for (int b = whole; b < x->n_blocks; b++) {
+                stored_blocks(f, &r, b, 1, acc);
+                sum = stored_sum(f, w, tile, x, b, 1, acc, sum);
+            }
+            vf_store(y, sum);
+        }
     }
 }
 
 #define STORED_KERNEL(name, f)                                                                                       \
-    static NO_INLINE void name##_stored_pair(const struct il16 *w, int tile, int next, const struct fast_x *x,       \
-                                             uint8_t *mem, float *y)                                                 \
+    static NO_INLINE void name##_stored(const struct il16 *w, int tile0, int nt, const struct fast_x *x, void *mem,  \
+                                        float *y)                                                                    \
     {                                                                                                                \
-        stored_tiles(f, w, tile, STORED_TILES, next, x, mem, y);                                                     \
-    }                                                                                                                \
-    static NO_INLINE void name##_stored_single(const struct il16 *w, int tile, int next, const struct fast_x *x,     \
-                                               uint8_t *mem, float *y)                                               \
-    {                                                                                                                \
-        stored_tiles(f, w, tile, 1, next, x, mem, y);                                                                \
-    }                                                                                                                \
-    static void name##_stored(const struct il16 *w, int tile0, int nt, const struct fast_x *x, void *mem, float *y)  \
-    {                                                                                                                \
-        stored_strip(f, name##_stored_pair, name##_stored_single, w, tile0, nt, x, mem, y);                          \
+        (void)mem;                                                                                                   \
+        stored_strip(f, w, tile0, nt, x, y);                                                                         \
     }
 STORED_KERNEL(fp8, W_FP8)
 STORED_KERNEL(bf16, W_BF16)

@@ -36,15 +36,19 @@ ALWAYS_INLINE void bf16_steps(vi line, vf *w)
 #endif
 
 /* The steps of one line of a format into w. */
-ALWAYS_INLINE void line_steps(enum wformat f, const uint8_t *line, vf *w)
+ALWAYS_INLINE void steps_of(enum wformat f, vi v, vf *w)
 {
-    vi v = vi_load(line);
     if (f == W_FP8)
         fp8_steps(v, w);
     else if (f == W_BF16)
         bf16_steps(v, w);
     else
         w[0] = vf_from_bits(v);
+}
+
+ALWAYS_INLINE void line_steps(enum wformat f, const uint8_t *line, vf *w)
+{
+    steps_of(f, vi_load(line), w);
 }
 
 ALWAYS_INLINE int step_columns(enum wformat f)
@@ -98,8 +102,6 @@ enum { AHEAD = 256 };
 /* `step`: tiles from one to the next that takes its place. */
 ALWAYS_INLINE struct ahead ahead_by(const struct il16 *w, uintptr_t near, int step)
 {
-    if (w->ahead != 0) /* lines made of a stored matrix: what is fetched early is the matrix itself */
-        return (struct ahead){.near = w->ahead, .end = UINTPTR_MAX};
     return (struct ahead){near, w->tile_bytes, (uintptr_t)(step - 1) * w->tile_bytes};
 }
 
@@ -146,7 +148,7 @@ ALWAYS_INLINE void matvec(enum wformat f, const struct il16 *w, int tile0, int n
         line[t] = w->data + (size_t)(tile0 + t) * w->tile_bytes;
     UNROLL
     for (int i = 0; i < nt * HALVES; i++)
-        sum[i] = x->resume ? vf_load(y + i * LANES) : vf_zero();
+        sum[i] = vf_zero();
     int c = step_columns(f), a_line = c * steps_a_line(f);
     const struct ahead ahead = ahead_of(w, x);
     for (int b = 0; b < x->n_blocks; b++) {

@@ -32,7 +32,6 @@ struct il16 {
     const float *scale;     /* FP8 [rows/128][cols/128], rounded up */
     /* A matrix that stays as the checkpoint stores it has no lines (data is NULL); il16_strip makes some when they are
      * needed. Its FP4 words are the stored bytes: nibble k of word r is column k of the line. */
-    uintptr_t ahead; /* 0, or the distance from a line of such a strip to the stored bytes worth fetching early */
     bool in_order;
     bool scale_f32;
     const uint8_t *stored;

@@ -55,10 +55,15 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_table16(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vi_widen8(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
 
-/* Quarter g (a half, of two) of each vector */
-#define vi_quarter_of_each(v, g) \
-    ((g) == 0 ? _mm256_permute2x128_si256((v)[0], (v)[1], 0x20) : _mm256_permute2x128_si256((v)[0], (v)[1], 0x31))
 #define vi_digit_first(code, digit) _mm256_maddubs_epi16(code, digit)
+
+/* Halves g of two vectors become vector g. */
+static inline __attribute__((always_inline)) void vi_turn_quarters(vi *v)
+{
+    vi low = _mm256_permute2x128_si256(v[0], v[1], 0x20);
+    v[1] = _mm256_permute2x128_si256(v[0], v[1], 0x31);
+    v[0] = low;
+}
 
 /* Products of code bytes and one digit's bytes, pairs summed in 16 bits; such sums in 32 bits; and those of two digits
  * weighted by 1 and 256. */

@@ -49,7 +49,7 @@ static float stored_at(const struct il16 *w, int row, int k)
 
 static void one_f32(const struct il16 *w, int row, const struct fast_x *x, int i, float *y)
 {
-    *y = x->resume ? *y : 0;
+    *y = 0;
     for (int b = 0; b < x->n_blocks; b++) {
         int end = (b + 1) * IL16_BLOCK < w->cols ? (b + 1) * IL16_BLOCK : w->cols;
         float dot = 0, scale = 1;
@@ -64,7 +64,7 @@ static void one_f32(const struct il16 *w, int row, const struct fast_x *x, int i
 
 static void one_fp4(const struct il16 *w, int row, const struct fast_x *x, int i, float *y)
 {
-    *y = x->resume ? *y : 0;
+    *y = 0;
     for (int b = 0; b < w->cols / 32; b++) {
         size_t at = ((size_t)(row / 16) * (size_t)(w->cols / 32) + (size_t)b) * 16 + (size_t)(row % 16);
         const uint8_t *tile = w->data + (size_t)(row / 16) * w->tile_bytes;
