@@ -51,7 +51,7 @@ ALWAYS_INLINE void few(enum wformat f, const struct il16 *w, int tile0, int step
     const uint8_t *line = w->data + (size_t)tile0 * w->tile_bytes;
     const struct ahead ahead = ahead_by(w, (uintptr_t)(FEW_AHEAD / nt), step);
     bool far = x->n > FAR_ROWS;
-    clear(m, nt, y, ldy);
+    clear_few(m, nt, y, ldy);
     for (int b = 0; b < x->n_blocks; b++) {
         int first = b * IL16_BLOCK, n = w->cols_padded - first < IL16_BLOCK ? w->cols_padded - first : IL16_BLOCK;
         vf acc[FEW_SUMS];

@@ -43,13 +43,17 @@ ALWAYS_INLINE vi fp4_half_rest(const uint8_t *line, vi total, const int32_t *res
     return total;
 }
 
+#ifndef vi_digit_word
+#define vi_digit_word(acc, code, digit) vi_digit_add(acc, code, vi_set32((uint32_t)*(digit)))
+#endif
+
 /* One line's products with m rows: digit words x [m][d0, d1][2]. */
 ALWAYS_INLINE void digit_line(const vi *code, const int32_t *x, const int m, vi *acc)
 {
     UNROLL
     for (int i = 0; i < m * 2; i++) {
-        acc[i] = vi_digit_add(acc[i], code[0], vi_set32((uint32_t)x[2 * i]));
-        acc[i] = vi_digit_add(acc[i], code[1], vi_set32((uint32_t)x[2 * i + 1]));
+        acc[i] = vi_digit_word(acc[i], code[0], x + 2 * i);
+        acc[i] = vi_digit_word(acc[i], code[1], x + 2 * i + 1);
     }
 }
 
@@ -168,6 +172,7 @@ ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, int step, const stru
     const struct fast_group *group = x->group + (size_t)i * n_groups;
     const int32_t *rest = x->rest + (size_t)i * n_groups * 8;
     const struct ahead ahead = ahead_by(w, FEW_AHEAD, step);
+    clear_few(m, 1, y, ldy);
     for (size_t b = 0; b < n_groups; b++, line += 4 * IL16_LINE, scale += 16, digits += 16 * m) {
         uintptr_t early = place_ahead(&ahead, b * 4 * IL16_LINE) - b * 4 * IL16_LINE;
         NO_UNROLL
@@ -212,7 +217,6 @@ static few_rows_fn *const fp4_rows_of[] = {FOR_EACH_D_TILE(FP4_ROWS_NAME)};
 /* Every row tile passes the strip, whose lines stay in the second cache. */
 static void fp4_many(const struct il16 *w, int tile0, int n_tiles, const struct fast_x *x, float *y, size_t ldy)
 {
-    clear(x->n, n_tiles, y, ldy);
     for (int i = 0; i < x->n; i += x->tile) {
         int m = tile_rows(x, i);
         for (int t = 0; t < n_tiles; t++) {

@@ -22,10 +22,9 @@ ALWAYS_INLINE void int8_line(const vi *code, const int32_t *x, const int m, vi *
     UNROLL
     for (int i = 0; i < 2 * m; i++) {
         int p = i / m, row = i % m;
-        vi word = vi_set32((uint32_t)x[2 * row + p]);
         UNROLL
         for (int h = 0; h < HALVES; h++)
-            acc[row * HALVES + h] = vi_digit_add(acc[row * HALVES + h], code[p * HALVES + h], word);
+            acc[row * HALVES + h] = vi_digit_word(acc[row * HALVES + h], code[p * HALVES + h], &x[2 * row + p]);
     }
 }
 
@@ -118,7 +117,7 @@ ALWAYS_INLINE void int8_few(const struct il16 *w, int tile, int step, const stru
     const uint8_t *scale = w->scale8 + (size_t)tile * n_groups * 16;
     const int32_t *words = (const int32_t *)x->data + (size_t)row0 * n_groups * 8;
     const struct fast_group *group = x->group + (size_t)row0 * n_groups;
-    clear(m, 1, y, ldy);
+    clear_few(m, 1, y, ldy);
     const struct ahead ahead = ahead_by(w, FEW_AHEAD, step);
     for (size_t b = 0; b < n_groups; b++, scale += 16) {
         vi acc[X_TILE * HALVES];

@@ -110,6 +110,14 @@ static void clear(int rows, int n_tiles, float *y, size_t ldy)
         memset(y + (size_t)i * ldy, 0, (size_t)n_tiles * 16 * sizeof *y);
 }
 
+/* The same for few sums, without a call: y [m][nt][16]. */
+ALWAYS_INLINE void clear_few(const int m, const int nt, float *y, size_t ldy)
+{
+    UNROLL
+    for (int i = 0; i < m * nt * HALVES; i++)
+        vf_store(y + (size_t)(i % m) * ldy + i / m * LANES, vf_zero());
+}
+
 /* Asks for `bytes` of a tile from `at` on, which the processor would only wait for when they are decoded; at the end of
  * the tile for the first ones of the tile that takes its place in this thread's next strip. */
 ALWAYS_INLINE void fetch_tile(const struct il16 *w, const struct fast_x *x, int tile, size_t at, size_t bytes)
