@@ -17,13 +17,13 @@ static float *floats_of(const struct row_case *c)
 static void call_scale(void *arg)
 {
     const struct row_case *c = arg;
-    c->k->scale(c->in[0], c->param > 0 ? c->in[1] : NULL, ROW_FACTOR, c->n, floats_of(c));
+    c->k->scale(c->in[0], c->param > 0 ? c->in[1] : NULL, ROW_FACTOR, c->n, c->round, floats_of(c));
 }
 
 static void call_rotate(void *arg)
 {
     const struct row_case *c = arg;
-    c->k->rotate(floats_of(c), c->in[1], c->in[2], c->n);
+    c->k->rotate(floats_of(c), c->in[1], c->in[2], c->n, c->round);
 }
 
 static void call_fp8_sim(void *arg)
@@ -62,16 +62,25 @@ static void call_swiglu(void *arg)
     c->k->swiglu(c->in[0], c->in[1], c->n, c->param, ROW_FACTOR, floats_of(c));
 }
 
+static void call_sum(void *arg)
+{
+    const struct row_case *c = arg;
+    int32_t row[ROW_SLOTS_MAX];
+    for (int k = 0; k < c->m; k++)
+        row[k] = row_summed(k, c->m);
+    c->k->sum_rows(c->in[0], row, c->m, c->n, c->round, floats_of(c));
+}
+
 static void call_mix(void *arg)
 {
     const struct row_case *c = arg;
-    c->k->mix_streams(c->in[1], c->in[2], c->in[2] + c->m, c->m, c->n, c->param > 0, floats_of(c));
+    c->k->mix_streams(c->in[1], c->in[2], c->in[2] + c->m, c->m, c->n, c->round, floats_of(c));
 }
 
 static void call_collapse(void *arg)
 {
     const struct row_case *c = arg;
-    c->k->collapse(c->in[0], c->in[1], c->m, c->n, c->param > 0, floats_of(c));
+    c->k->collapse(c->in[0], c->in[1], c->m, c->n, c->round, floats_of(c));
 }
 
 static void call_sinkhorn(void *arg)
@@ -106,8 +115,10 @@ static void call_top_k(void *arg)
 
 const struct row_op row_ops[] = {
     {"norm scale", call_scale, true_scale, 1, {1, 1, 0}, .param = 1, .bench_n = 4096},
+    {"norm scale, rounded", call_scale, true_scale, 1, {1, 1, 0}, .param = 1, .round = true, .bench_n = 4096},
     {"norm scale without weight", call_scale, true_scale, 1, {1, 0, 0}, .bench_n = 512},
     {"rotation", call_rotate, true_rotate, 2, {1, 1, 1}, .in_place = true, .bench_n = 64},
+    {"rotation, rounded", call_rotate, true_rotate, 2, {1, 1, 1}, .in_place = true, .round = true, .bench_n = 64},
     {"fp8 1x128 activations", call_fp8_sim, true_fp8, 1, {1, 0, 0}, .m = {128}, .in_place = true, .bench_n = 4096},
     {"fp8 1x64 rows", call_fp8_sim, true_fp8, 1, {1, 0, 0}, .m = {64}, .in_place = true, .bench_n = 448},
     {"fp8 1x64 rows as codes", call_fp8_put, true_fp8_put, 1, {1, 0, 0}, .m = {64}, .out = ROW_OUT_FP8, .bench_n = 448},
@@ -115,12 +126,15 @@ const struct row_op row_ops[] = {
     {"fp4 1x32 rows", call_fp4_sim, true_fp4, 32, {1, 0, 0}, .in_place = true, .bench_n = 128},
     {"fp4 1x32 rows as codes", call_fp4_put, true_fp4_put, 32, {1, 0, 0}, .out = ROW_OUT_FP4, .bench_n = 128},
     {"swiglu", call_swiglu, true_swiglu, 1, {1, 1, 0}, .param = 10, .bench_n = 2048},
+    {"rows summed", call_sum, true_sum, 1, {1, 0, 0}, .m = {7, 1, 3, 9}, .streams = {true}, .bench_n = 4096},
+    {"rows summed, rounded", call_sum, true_sum, 1, {1, 0, 0}, .m = {7, 1, 3, 9}, .streams = {true}, .round = true,
+     .bench_n = 4096},
     {"swiglu without clamp", call_swiglu, true_swiglu, 1, {1, 1, 0}, .bench_n = 2048},
-    {"streams mixed", call_mix, true_mix, 1, {1, 1, 0}, .m = {4, 1, 3, 8}, .streams = {true}, .in_place = true, .param = 1,
+    {"streams mixed", call_mix, true_mix, 1, {1, 1, 0}, .m = {4, 1, 3, 8}, .streams = {true}, .in_place = true, .round = true,
      .weights = true, .out = ROW_OUT_STREAMS, .bench_n = 4096},
     {"streams mixed, fp32", call_mix, true_mix, 1, {1, 1, 0}, .m = {4, 1, 3, 8}, .streams = {true}, .in_place = true,
      .weights = true, .out = ROW_OUT_STREAMS, .bench_n = 4096},
-    {"streams collapsed", call_collapse, true_collapse, 1, {1, 1, 0}, .m = {4, 1, 3, 8}, .streams = {true, true}, .param = 1,
+    {"streams collapsed", call_collapse, true_collapse, 1, {1, 1, 0}, .m = {4, 1, 3, 8}, .streams = {true, true}, .round = true,
      .bench_n = 4096},
     {"sinkhorn", call_sinkhorn, true_sinkhorn, ROW_SQUARE, {1, 0, 0}, .m = {4, 1, 3, 8}, .in_place = true, .bench_n = 16},
     {"pooling", call_pool, true_pool, 1, {1, 1, 0}, .m = {8, 4, 1, 128}, .streams = {true, true}, .bench_n = 512},
@@ -175,7 +189,7 @@ static void fill_angles(struct rng *r, struct row_case *c)
 
 void row_case_open(struct row_case *c, const struct row_op *o, struct rng *r, int n, int m, int kind)
 {
-    *c = (struct row_case){.n = n, .m = m, .param = o->param, .kind = kind};
+    *c = (struct row_case){.n = n, .m = m, .param = o->param, .round = o->round, .kind = kind};
     if (o->step == 0)
         for (c->n = 1; c->n < n;)
             c->n *= 2;

@@ -13,6 +13,7 @@ struct row_case {
     const struct row_kern *k;
     int n, m, kind; /* values; block, streams, slots or choices; data (N_DATA_KINDS: any bits) */
     float param;    /* of the operation: limit, or a flag */
+    bool round;     /* to bf16 */
     float *in[3];
     size_t floats[3];
     uint8_t *out;
@@ -29,6 +30,7 @@ struct row_op {
     bool streams[3], in_place, weights, counts; /* weights: in[2] is [m] and [m][m]; counts: in[2] is [ROW_BINS] */
     enum row_out out;
     float param;
+    bool round;
     int bench_n;
 };
 extern const struct row_op row_ops[];
@@ -42,6 +44,12 @@ void bench_attn(void);
 double bench_seconds(void);
 double bench_median(double *v, int n);
 
+/* Which row is the k-th of m in a sum. */
+static inline int32_t row_summed(int k, int m)
+{
+    return (2 * k + 1) % m;
+}
+
 /* check_row_truth.c: is the reference's result what double arithmetic says, within the error of its own? */
 bool true_scale(const struct row_case *c, const uint8_t *out);
 bool true_rotate(const struct row_case *c, const uint8_t *out);
@@ -51,6 +59,7 @@ bool true_hadamard(const struct row_case *c, const uint8_t *out);
 bool true_fp4(const struct row_case *c, const uint8_t *out);
 bool true_fp4_put(const struct row_case *c, const uint8_t *out);
 bool true_swiglu(const struct row_case *c, const uint8_t *out);
+bool true_sum(const struct row_case *c, const uint8_t *out);
 bool true_mix(const struct row_case *c, const uint8_t *out);
 bool true_collapse(const struct row_case *c, const uint8_t *out);
 bool true_sinkhorn(const struct row_case *c, const uint8_t *out);

@@ -19,11 +19,23 @@ static const float *floats_of(const uint8_t *out)
     return (const float *)(const void *)out;
 }
 
+/* Error of a result t that is rounded to bf16 at the end. */
+static double rounding_of(const struct row_case *c, double t)
+{
+    return c->round ? UNIT_BF16 * 1.01 * fabs(t) + 0x1p-133 : 0;
+}
+
+/* An input as the operation takes it. */
+static double taken(const struct row_case *c, float x)
+{
+    return (double)(c->round ? bf16_round(x) : x);
+}
+
 bool true_scale(const struct row_case *c, const uint8_t *out)
 {
     for (int i = 0; i < c->n; i++) {
         double w = c->param > 0 ? (double)c->in[1][i] : 1, t = w * ((double)c->in[0][i] * (double)ROW_FACTOR);
-        if (!close_to(floats_of(out)[i], t, 2.1 * UNIT * fabs(t) + fabs(w) * TINY))
+        if (!close_to(floats_of(out)[i], t, 2.1 * UNIT * fabs(t) + fabs(w) * TINY + rounding_of(c, t)))
             return false;
     }
     return true;
@@ -33,7 +45,7 @@ bool true_rotate(const struct row_case *c, const uint8_t *out)
 {
     for (int i = 0; i < c->n; i += 2) {
         double a = (double)c->in[0][i], b = (double)c->in[0][i + 1], co = (double)c->in[1][i], si = (double)c->in[2][i + 1];
-        double bound = 2.1 * UNIT * (fabs(a) + fabs(b));
+        double bound = 2.1 * UNIT * (fabs(a) + fabs(b)) + rounding_of(c, fabs(a) + fabs(b));
         if (!close_to(floats_of(out)[i], a * co - b * si, bound) || !close_to(floats_of(out)[i + 1], a * si + b * co, bound))
             return false;
     }
@@ -127,9 +139,20 @@ bool true_swiglu(const struct row_case *c, const uint8_t *out)
     return true;
 }
 
-static double rounding_of(const struct row_case *c, double t)
+bool true_sum(const struct row_case *c, const uint8_t *out)
 {
-    return c->param > 0 ? UNIT_BF16 * 1.01 * fabs(t) + 0x1p-133 : 0;
+    for (int i = 0; i < c->n; i++) {
+        double t = 0, size = 0;
+        for (int k = 0; k < c->m; k++) {
+            double v = taken(c, c->in[0][row_summed(k, c->m) * c->n + i]);
+            t += v;
+            size += fabs(v);
+        }
+        double error = (c->m + 1) * UNIT * size;
+        if (!close_to(floats_of(out)[i], t, error + rounding_of(c, fabs(t) + error)))
+            return false;
+    }
+    return true;
 }
 
 bool true_mix(const struct row_case *c, const uint8_t *out)

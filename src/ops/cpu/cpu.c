@@ -55,7 +55,7 @@ void cpu_run(struct cpu_dev *c, int n_tasks, double work, void (*fn)(void *, int
 void cpu_round(const struct cpu_dev *c, float *x, size_t n)
 {
     if (cpu_rounds(&c->base))
-        c->kern->round_bf16(x, n);
+        c->kern->round_bf16(x, n, x);
 }
 
 static void cpu_close(struct dev **d)

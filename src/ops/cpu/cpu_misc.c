@@ -14,8 +14,7 @@
 void cpu_rmsnorm_row(const struct cpu_dev *c, const float *x, const float *w, int dim, float eps, float *y)
 {
     float r = 1.0f / sqrtf(c->kern->sum_squares(x, dim) / (float)dim + eps);
-    c->row->scale(x, w, r, dim, y);
-    cpu_round(c, y, (size_t)dim);
+    c->row->scale(x, w, r, dim, cpu_rounds(&c->base), y);
 }
 
 enum { ROPE_DIMS_MAX = 256 };
@@ -51,11 +50,12 @@ static void rotate_half(float *v, int rd, const struct rotation *t)
 static void rotate(const struct cpu_dev *c, float *x, int dim, int rd, const struct rotation *t)
 {
     float *v = x + dim - rd;
-    if (MUTANT(5))
+    if (MUTANT(5)) {
         rotate_half(v, rd, t);
-    else
-        c->row->rotate(v, t->co, t->si, rd);
-    cpu_round(c, v, (size_t)rd);
+        cpu_round(c, v, (size_t)rd);
+    } else {
+        c->row->rotate(v, t->co, t->si, rd, cpu_rounds(&c->base));
+    }
 }
 
 void cpu_rope_row(const struct cpu_dev *c, float *x, int dim, int rd, int64_t pos, const float *freq, bool inverse)
@@ -166,8 +166,7 @@ static void head_rms_task(void *arg, int i, int i_thread)
         float r = j->c->base.numerics == NUM_REFERENCE
                       ? head_factor_bf16(x, o->dim, o->eps)
                       : 1.0f / sqrtf(j->c->kern->sum_squares(x, o->dim) / (float)o->dim + o->eps);
-        j->c->row->scale(x, NULL, r, o->dim, x);
-        cpu_round(j->c, x, (size_t)o->dim);
+        j->c->row->scale(x, NULL, r, o->dim, cpu_rounds(&j->c->base), x);
     }
 }
 

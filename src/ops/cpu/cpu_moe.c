@@ -6,7 +6,7 @@
 
 #include "base/mutant.h"
 
-enum { ROWS_PER_TASK = 16, K_MAX = 64 };
+enum { ROWS_PER_TASK = 16 };
 
 /* ---------------------------------------------------------------- router */
 
@@ -136,15 +136,7 @@ static void combine_task(void *arg, int i, int i_thread)
     const struct op_moe *o = j->o;
     size_t dim = (size_t)o->dim;
     int slots = o->k + (o->shared != NULL ? 1 : 0);
-    float *y = o->y + (size_t)i * dim;
-    memset(y, 0, dim * sizeof *y);
-    for (int s = 0; s < slots; s++) {
-        float *out = o->out + (size_t)j->pair_of[i * slots + s] * dim;
-        cpu_round(j->c, out, dim);
-        for (size_t e = 0; e < dim; e++)
-            y[e] += out[e];
-    }
-    cpu_round(j->c, y, dim);
+    j->c->row->sum_rows(o->out, j->pair_of + i * slots, slots, o->dim, cpu_rounds(&j->c->base), o->y + (size_t)i * dim);
 }
 
 static int count_pairs(const struct op_moe *o, int32_t *start)

@@ -30,6 +30,9 @@ void fast_score_keys(const struct cpu_dev *c, const struct fast_query *q, const 
 /* A strip of w against x: nt tiles from tile0 into y [x->n][ldy], rounded to bf16 when asked. Thread scratch is used. */
 void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,
                 float *y, size_t ldy);
+/* The same, unrounded and whole tiles: padding rows are written too. */
+void fast_strip_sums(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x,
+                     float *y, size_t ldy);
 
 /* The same, unrounded, of a matrix as stored: lines are made in mem (il16_strip_bytes). Returns how many tiles a single row
  * took by the level's kernel for stored tiles (fast_stored_fn); the others' lines were made first, whole. */

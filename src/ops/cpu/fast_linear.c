@@ -46,9 +46,10 @@ int fast_stored_strip(const struct fast_kern *k, fast_matmul_fn *fn, const struc
     return whole;
 }
 
-static void run_strip(struct cpu_dev *c, int i_thread, fast_matmul_fn *fn, const struct il16 *w, int tile0, int nt,
-                      const struct fast_x *x, float *y, size_t ldy)
+void fast_strip_sums(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x,
+                     float *y, size_t ldy)
 {
+    fast_matmul_fn *fn = fast_matmul_of(c->fast, w->format, x->kind);
     if (w->stored == NULL)
         fn(w, tile0, nt, x, y, ldy);
     else
@@ -58,21 +59,21 @@ static void run_strip(struct cpu_dev *c, int i_thread, fast_matmul_fn *fn, const
 void fast_strip(struct cpu_dev *c, int i_thread, const struct il16 *w, int tile0, int nt, const struct fast_x *x, bool round,
                 float *y, size_t ldy)
 {
-    fast_matmul_fn *fn = fast_matmul_of(c->fast, w->format, x->kind);
     int left = w->rows - tile0 * IL16_ROWS, n = left < nt * IL16_ROWS ? left : nt * IL16_ROWS;
     if (x->n == 1 && n == nt * IL16_ROWS) {
-        run_strip(c, i_thread, fn, w, tile0, nt, x, y, ldy);
+        fast_strip_sums(c, i_thread, w, tile0, nt, x, y, ldy);
         if (round)
-            c->kern->round_bf16(y, (size_t)n);
+            c->kern->round_bf16(y, (size_t)n, y);
         return;
     }
     /* Sums of a block-wise product are read and written per block: kept together, not at the stride of the result. */
     float *sum = cpu_scratch(c, i_thread, (size_t)x->n * STRIP_ROWS);
-    run_strip(c, i_thread, fn, w, tile0, nt, x, sum, STRIP_ROWS);
-    for (int i = 0; i < x->n; i++) {
-        memcpy(y + (size_t)i * ldy, sum + (size_t)i * STRIP_ROWS, (size_t)n * sizeof *y);
+    fast_strip_sums(c, i_thread, w, tile0, nt, x, sum, STRIP_ROWS);
+    for (int i = 0; i < x->n; i++, y += ldy, sum += STRIP_ROWS) {
         if (round)
-            c->kern->round_bf16(y + (size_t)i * ldy, (size_t)n);
+            c->kern->round_bf16(sum, (size_t)n, y);
+        else
+            memcpy(y, sum, (size_t)n * sizeof *y);
     }
 }
 

@@ -106,7 +106,7 @@ static int strip_tiles(const struct il16 *w, int s)
     return left < FAST_STRIP ? left : FAST_STRIP;
 }
 
-/* A strip of w1 and w3 of one expert: h = silu(g) u weight. */
+/* A strip of w1 and w3 of one expert: h = silu(g) u weight, g, u and h rounded. */
 static void hidden_task(void *arg, int i_task, int i_thread)
 {
     const struct fast_moe_job *f = arg;
@@ -117,25 +117,27 @@ static void hidden_task(void *arg, int i_task, int i_thread)
     int nt = strip_tiles(e->w1.packed, s), first = s * STRIP_ROWS;
     int rows = o->expert_dim - first < nt * IL16_ROWS ? o->expert_dim - first : nt * IL16_ROWS;
     float *h = o->h + (size_t)start * (size_t)o->expert_dim + first;
-    float *up = cpu_scratch(j->c, i_thread, 2 * (size_t)n * STRIP_ROWS) + (size_t)n * STRIP_ROWS;
-    fast_strip(j->c, i_thread, e->w3.packed, s * FAST_STRIP, nt, &f->x[g], true, up, STRIP_ROWS);
-    fast_strip(j->c, i_thread, e->w1.packed, s * FAST_STRIP, nt, &f->x[g], true, h, (size_t)o->expert_dim);
-    for (int i = 0; i < n; i++, h += o->expert_dim, up += STRIP_ROWS)
-        j->c->row->swiglu(h, up, rows, o->limit, j->pair_weight[start + i], h);
+    float *gate = cpu_scratch(j->c, i_thread, 2 * (size_t)n * STRIP_ROWS), *up = gate + (size_t)n * STRIP_ROWS;
+    fast_strip_sums(j->c, i_thread, e->w3.packed, s * FAST_STRIP, nt, &f->x[g], up, STRIP_ROWS);
+    fast_strip_sums(j->c, i_thread, e->w1.packed, s * FAST_STRIP, nt, &f->x[g], gate, STRIP_ROWS);
+    for (int i = 0; i < n; i++, h += o->expert_dim, gate += STRIP_ROWS, up += STRIP_ROWS) {
+        j->c->kern->round_bf16(gate, (size_t)rows, gate);
+        j->c->kern->round_bf16(up, (size_t)rows, up);
+        j->c->row->swiglu(gate, up, rows, o->limit, j->pair_weight[start + i], gate);
+        j->c->kern->round_bf16(gate, (size_t)rows, h);
+    }
 }
 
-/* A row tile of the hidden values, rounded and packed for w2. */
+/* A row tile of the hidden values, packed for w2. */
 static void pack_hidden_task(void *arg, int tile, int i_thread)
 {
     (void)i_thread;
     const struct fast_moe_job *f = arg;
     const struct moe_job *j = f->j;
-    int g = group_of_tile(f, tile), t = tile - f->tile0[g], first = t * f->x[g].tile;
-    int n = f->x[g].n - first < f->x[g].tile ? f->x[g].n - first : f->x[g].tile;
+    int g = group_of_tile(f, tile);
     size_t dim = (size_t)j->o->expert_dim;
-    float *h = j->o->h + (size_t)j->group_start[g] * dim;
-    cpu_round(j->c, h + (size_t)first * dim, (size_t)n * dim);
-    j->c->fast->pack(&f->x[g], h, dim, NULL, t);
+    const float *h = j->o->h + (size_t)j->group_start[g] * dim;
+    j->c->fast->pack(&f->x[g], h, dim, NULL, tile - f->tile0[g]);
 }
 
 static void out_task(void *arg, int i_task, int i_thread)

@@ -17,8 +17,8 @@ struct kern {
     void (*axpy)(float a, const float *x, int n, float *y);
     /* Row r of a stored matrix, columns c0 .. c0+n-1, as fp32 with scales applied. c0 a multiple of 128. */
     void (*decode)(const struct wmat *w, int r, int c0, int n, float *out);
-    /* x[i] rounded to bf16 in place */
-    void (*round_bf16)(float *x, size_t n);
+    /* y[i] = x[i] rounded to bf16; y may be x */
+    void (*round_bf16)(const float *x, size_t n, float *y);
 };
 
 const struct kern *kern_for(enum cpu_isa isa);

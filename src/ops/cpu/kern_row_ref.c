@@ -4,18 +4,23 @@
 
 #include "ops/cpu/row_parts.h"
 
-static void scale(const float *x, const float *w, float r, int n, float *y)
+static float rounded(float x, bool round)
 {
-    for (int i = 0; i < n; i++)
-        y[i] = w == NULL ? x[i] * r : w[i] * (x[i] * r);
+    return round ? bf16_round(x) : x;
 }
 
-static void rotate(float *v, const float *co, const float *si, int n)
+static void scale(const float *x, const float *w, float r, int n, bool round, float *y)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = rounded(w == NULL ? x[i] * r : w[i] * (x[i] * r), round);
+}
+
+static void rotate(float *v, const float *co, const float *si, int n, bool round)
 {
     for (int i = 0; i < n; i += 2) {
         float a = v[i], b = v[i + 1];
-        v[i] = a * co[i] + b * si[i];
-        v[i + 1] = b * co[i + 1] + a * si[i + 1];
+        v[i] = rounded(a * co[i] + b * si[i], round);
+        v[i + 1] = rounded(b * co[i + 1] + a * si[i + 1], round);
     }
 }
 
@@ -95,6 +100,16 @@ static void swiglu(const float *g, const float *u, int n, float limit, float wei
     }
 }
 
+static void sum_rows(const float *x, const int32_t *row, int m, int n, bool round, float *y)
+{
+    for (int i = 0; i < n; i++) {
+        float sum = 0;
+        for (int k = 0; k < m; k++)
+            sum += rounded(x[(size_t)row[k] * (size_t)n + (size_t)i], round);
+        y[i] = rounded(sum, round);
+    }
+}
+
 static void mix_streams(const float *o, const float *post, const float *comb, int s, int dim, bool round, float *x)
 {
     assert(s <= ROW_STREAMS_MAX);
@@ -106,7 +121,7 @@ static void mix_streams(const float *o, const float *post, const float *comb, in
                 y[k] += comb[j * s + k] * x[j * dim + i];
         }
         for (int k = 0; k < s; k++)
-            x[k * dim + i] = round ? bf16_round(y[k]) : y[k];
+            x[k * dim + i] = rounded(y[k], round);
     }
 }
 
@@ -204,4 +219,4 @@ static void top_k(const float *score, int64_t n, int k, const int32_t *count, ui
 }
 
 const struct row_kern row_kern_ref = {"reference", scale, rotate, fp8_sim, fp8_put, hadamard, fp4_sim, fp4_put, swiglu,
-                                      mix_streams, collapse, sinkhorn, pool, top_experts, count_scores, top_k};
+                                      sum_rows, mix_streams, collapse, sinkhorn, pool, top_experts, count_scores, top_k};

@@ -10,6 +10,7 @@ enum { LANES = 16, BLOCK_K = 128 };
 /* A register of the level, and a chain of 16 lanes made of such registers. Chains are passed by pointer only: by value their
  * ABI would depend on the instruction set. */
 typedef float reg __attribute__((vector_size(KERN_WIDTH * sizeof(float)), aligned(4), may_alias));
+typedef uint32_t ureg __attribute__((vector_size(KERN_WIDTH * sizeof(float)), aligned(4), may_alias));
 
 enum { REGS = LANES / KERN_WIDTH };
 
@@ -178,14 +179,16 @@ static void decode(const struct wmat *w, int r, int c0, int n, float *out)
     }
 }
 
-static void round_bf16(float *x, size_t n)
+static void round_bf16(const float *x, size_t n, float *y)
 {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u = f32_bits(x[i]);
-        uint32_t r = (u + 0x7fffu + (u >> 16 & 1)) & 0xffff0000u;
-        bool nan = (u & 0x7fffffffu) > 0x7f800000u;
-        x[i] = f32_from_bits(nan ? u : r);
+    size_t i = 0;
+    for (; i + KERN_WIDTH <= n; i += KERN_WIDTH) {
+        ureg u = *(const ureg *)(x + i), r = (u + 0x7fffu + (u >> 16 & 1)) & 0xffff0000u;
+        ureg nan = (ureg)((u & 0x7fffffffu) > 0x7f800000u);
+        *(ureg *)(y + i) = (r & ~nan) | (u & nan);
     }
+    for (; i < n; i++)
+        y[i] = bf16_round(x[i]);
 }
 
 const struct kern KERN_NAME = {KERN_TEXT, dot, dot_many, sum_squares, axpy, decode, round_bf16};

@@ -15,10 +15,11 @@ struct row_slot { /* value and logit of one token for an entry of the compressor
 
 struct row_kern {
     const char *name;
-    /* y[i] = w[i] (x[i] r), without w (NULL) x[i] r; y may be x. */
-    void (*scale)(const float *x, const float *w, float r, int n, float *y);
-    /* The n / 2 pairs (v[2i], v[2i+1]) turned by an angle: co [n] holds each cosine twice, si [n] -sine and sine. */
-    void (*rotate)(float *v, const float *co, const float *si, int n);
+    /* y[i] = w[i] (x[i] r), without w (NULL) x[i] r; rounded to bf16 when asked; y may be x. */
+    void (*scale)(const float *x, const float *w, float r, int n, bool round, float *y);
+    /* The n / 2 pairs (v[2i], v[2i+1]) turned by an angle: co [n] holds each cosine twice, si [n] -sine and sine; rounded to
+     * bf16 when asked. */
+    void (*rotate)(float *v, const float *co, const float *si, int n, bool round);
     /* act_quant_sim over blocks of `block` values (64 or 128), the last one as long as what is left. */
     void (*fp8_sim)(float *x, int n, int block);
     /* The same as codes [n] and a scale byte for each block. */
@@ -31,6 +32,8 @@ struct row_kern {
     /* h[i] = silu(min(g[i], limit)) clamp(u[i], limit) weight; limit 0: no clamp; h may be g or u. The exponential is
      * the polynomial of row_parts.h (relative error below 2e-7). */
     void (*swiglu)(const float *g, const float *u, int n, float limit, float weight, float *h);
+    /* y = 0 + the m rows x[row[.]] of n values, in order; they and the sum rounded to bf16 when asked. */
+    void (*sum_rows)(const float *x, const int32_t *row, int m, int n, bool round, float *y);
     /* Streams x [s][dim] in place: x[k] = post[k] o + sum_j comb[j][k] x[j], j ascending; rounded to bf16 when asked. */
     void (*mix_streams)(const float *o, const float *post, const float *comb, int s, int dim, bool round, float *x);
     /* y = sum_h w[h] x[h], h ascending; rounded to bf16 when asked. */

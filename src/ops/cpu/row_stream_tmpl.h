@@ -16,7 +16,7 @@ ALWAYS_INLINE void mix_lanes(const float *o, const float *post, const float *com
         UNROLL
         for (int j = 0; j < s; j++)
             y += comb[j * s + k] * in[j];
-        y = round ? rounded_bf16(y) : y;
+        y = rounded(y, round);
         if (part < W)
             store_part(x + k * dim + i, y, part);
         else
@@ -40,7 +40,7 @@ ALWAYS_INLINE vec collapsed(const float *x, const float *w, int s, int dim, int 
     vec sum = w[0] * (part < W ? load_part(x, part) : LOAD(x));
     for (int h = 1; h < s; h++)
         sum += w[h] * (part < W ? load_part(x + h * dim, part) : LOAD(x + h * dim));
-    return round ? rounded_bf16(sum) : sum;
+    return rounded(sum, round);
 }
 
 static void collapse(const float *x, const float *w, int s, int dim, bool round, float *y)
@@ -50,6 +50,25 @@ static void collapse(const float *x, const float *w, int s, int dim, bool round,
         AT(y + i) = collapsed(x + i, w, s, dim, W, round);
     if (i < dim)
         store_part(y + i, collapsed(x + i, w, s, dim, dim - i, round), dim - i);
+}
+
+ALWAYS_INLINE vec summed(const float *x, const int32_t *row, int m, int n, int part, bool round)
+{
+    vec sum = {0};
+    for (int k = 0; k < m; k++) {
+        const float *p = x + (size_t)row[k] * (size_t)n;
+        sum += rounded(part < W ? load_part(p, part) : LOAD(p), round);
+    }
+    return rounded(sum, round);
+}
+
+static void sum_rows(const float *x, const int32_t *row, int m, int n, bool round, float *y)
+{
+    int i = 0;
+    for (; i + W <= n; i += W)
+        AT(y + i) = summed(x + i, row, m, n, W, round);
+    if (i < n)
+        store_part(y + i, summed(x + i, row, m, n, n - i, round), n - i);
 }
 
 typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));

@@ -53,6 +53,11 @@ ALWAYS_INLINE vec rounded_bf16(vec x)
     return choose(x == x, (vec)r, x);
 }
 
+ALWAYS_INLINE vec rounded(vec x, bool round)
+{
+    return round ? rounded_bf16(x) : x;
+}
+
 /* Lane i of PARTNER(v, half) is lane i ^ half of v. */
 #define AS_IS(b) b, b + 1, b + 2, b + 3
 #define ORDER_1(b) b + 1, b, b + 3, b + 2
@@ -79,4 +84,4 @@ ALWAYS_INLINE vec rounded_bf16(vec x)
 #include "ops/cpu/row_choose_tmpl.h"
 
 const struct row_kern KERN_NAME = {KERN_TEXT, scale, rotate, fp8_sim, fp8_put, hadamard, fp4_sim, fp4_put, swiglu,
-                                   mix_streams, collapse, sinkhorn, pool, top_experts, count_scores, top_k};
+                                   sum_rows, mix_streams, collapse, sinkhorn, pool, top_experts, count_scores, top_k};

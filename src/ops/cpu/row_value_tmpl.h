@@ -2,27 +2,34 @@
 
 /* ---------------------------------------------------------------- norm and rotation */
 
-static void scale(const float *x, const float *w, float r, int n, float *y)
+ALWAYS_INLINE vec scaled(vec x, vec w, float r, bool round)
+{
+    return rounded(w * (x * r), round);
+}
+
+static void scale(const float *x, const float *w, float r, int n, bool round, float *y)
+{
+    const vec one = set(1); /* times 1 is exact */
+    int i = 0;
+    for (; i + W <= n; i += W)
+        AT(y + i) = scaled(LOAD(x + i), w == NULL ? one : LOAD(w + i), r, round);
+    for (int part = n - i; i < n; i += W)
+        store_part(y + i, scaled(load_part(x + i, part), w == NULL ? one : load_part(w + i, part), r, round), part);
+}
+
+ALWAYS_INLINE vec rotated(vec v, vec co, vec si, bool round)
+{
+    return rounded(v * co + PARTNER_1(v) * si, round);
+}
+
+static void rotate(float *v, const float *co, const float *si, int n, bool round)
 {
     int i = 0;
     for (; i + W <= n; i += W)
-        AT(y + i) = w == NULL ? LOAD(x + i) * r : LOAD(w + i) * (LOAD(x + i) * r);
-    for (; i < n; i++)
-        y[i] = w == NULL ? x[i] * r : w[i] * (x[i] * r);
-}
-
-ALWAYS_INLINE vec rotated(vec v, vec co, vec si)
-{
-    return v * co + PARTNER_1(v) * si;
-}
-
-static void rotate(float *v, const float *co, const float *si, int n)
-{
-    int i = 0;
-    for (; i + W <= n; i += W)
-        AT(v + i) = rotated(LOAD(v + i), LOAD(co + i), LOAD(si + i));
+        AT(v + i) = rotated(LOAD(v + i), LOAD(co + i), LOAD(si + i), round);
     if (i < n)
-        store_part(v + i, rotated(load_part(v + i, n - i), load_part(co + i, n - i), load_part(si + i, n - i)), n - i);
+        store_part(v + i, rotated(load_part(v + i, n - i), load_part(co + i, n - i), load_part(si + i, n - i), round),
+                   n - i);
 }
 
 /* ---------------------------------------------------------------- the gated activation */
