@@ -146,7 +146,7 @@ ALWAYS_INLINE void add_block(const vi (*code)[INDEX_GROUPS], const int32_t *x, i
             key[i] = code[c][i];
         UNROLL
         for (int i = 0; i < n; i++)
-            acc[i] = vi_digit_add(acc[i], key[i % INDEX_GROUPS], vi_set32((uint32_t)x[i / INDEX_GROUPS]));
+            acc[i] = vi_digit_word(acc[i], key[i % INDEX_GROUPS], &x[i / INDEX_GROUPS]);
     }
 }
 

@@ -4,6 +4,7 @@
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
 #define D_TILE 8
 #define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8)
+#define INT8_TILE X_TILE
 #define INDEX_HEADS 8
 #define FEW_TILES(f, m) 1
 #define FEW_ROWS X_TILE

@@ -60,7 +60,7 @@ enum { HAS_PAIRS = 0 };
 
 /* ---------------------------------------------------------------- a tile of rows */
 
-enum { PACK_TILE_MAX = 12 };
+enum { PACK_TILE_MAX = 16 };
 
 /* A row tile: where its m rows come from and which they are. */
 struct pack_tile {

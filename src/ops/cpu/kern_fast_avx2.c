@@ -9,6 +9,7 @@
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
 #define D_TILE 6
 #define FOR_EACH_D_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
+#define INT8_TILE X_TILE
 #define INDEX_HEADS 4
 #define FEW_TILES(f, m) ((m) == 2 ? 4 : 1)
 #define FEW_ROWS X_TILE
