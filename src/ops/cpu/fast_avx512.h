@@ -9,6 +9,7 @@
 #define INDEX_HEADS 8
 #define FEW_TILES(f, m) ((m) <= ((f) == W_BF16 ? 6 : 4) ? 4 : (m) <= ((f) == W_BF16 ? 8 : 7) ? 2 : 1)
 #define FEW_ROWS INT_MAX
+#define REST_INLINE ALWAYS_INLINE
 #define GROUP_UNROLL _Pragma("GCC unroll 4")
 
 typedef __m512 vf;

@@ -22,9 +22,9 @@ ALWAYS_INLINE vf fp4_scales(const uint8_t *bytes)
     return vf_from_bits(vi_sll32_23(vi_widen8(bytes)));
 }
 
-/* The exact dots of a group with a rest, from the sums of its digits and the lines of one half. Out of line: seldom needed,
- * and its registers are not to be the others'. */
-static NO_INLINE void fp4_line_rest(const uint8_t *line, const int32_t *rest, const struct fast_group *g, vi *total)
+/* The exact dots of a group with a rest, from the sums of its digits and the lines of one half. Seldom needed: a function of
+ * its own where its registers would be the others', inline where a call would have to save those. */
+REST_INLINE void fp4_line_rest(const uint8_t *line, const int32_t *rest, const struct fast_group *g, vi *total)
 {
     vi acc = vi_set32((uint32_t)g->start[2]);
     NO_UNROLL

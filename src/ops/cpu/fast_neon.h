@@ -8,6 +8,7 @@
 #define INDEX_HEADS 8
 #define FEW_TILES(f, m) 1
 #define FEW_ROWS X_TILE
+#define REST_INLINE static NO_INLINE
 #define GROUP_UNROLL NO_UNROLL /* as much as the registers and the decoded instructions have room for */
 
 typedef float32x4_t vf;

@@ -13,6 +13,7 @@
 #define INDEX_HEADS 4
 #define FEW_TILES(f, m) ((m) == 2 ? 4 : 1)
 #define FEW_ROWS X_TILE
+#define REST_INLINE static NO_INLINE
 #define GROUP_UNROLL NO_UNROLL /* as much as the registers and the decoded instructions have room for */
 
 typedef __m256 vf;
