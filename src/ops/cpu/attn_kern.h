@@ -45,8 +45,8 @@ struct attn_kern {
      * `ahead` changes speed only. */
     void (*block)(const void *query, int n_tiles, float scale, const void *keys, int n, int hd,
                   const struct attn_ahead *ahead, struct attn_tile *st, float *acc);
-    /* score[k] = sum_h w[h] relu(q_h . key_k) for n keys [n][dim], heads a multiple of ATTN_HEADS, dim of 32; heads in
-     * order. */
+    /* score[k] = sum_h w[h] relu(q_h . key_k) for n keys [n][dim], heads a multiple of ATTN_HEADS, dim of 32; four
+     * sums, each of every fourth head in order. */
     void (*index_block)(const float *q, const float *w, int heads, const float *keys, int n, int dim, float *score);
     /* kv_row_get of ops.h. */
     void (*kv_row)(const struct kv_dims *d, const uint8_t *in, float *row);

@@ -1,6 +1,6 @@
 /* Body of the kern_attn_<isa>.c in fp32, after attn_tmpl.h: define ATTN_NAME and ATTN_TEXT before including. Queries are
  * kept scaled, keys hd + ATTN_PAD values apart. */
-enum { KEYS_IN_CACHE = 6 };
+enum { KEYS_IN_CACHE = 6, STRIP_REGS = ATTN_WIDTH == 16 ? 4 : 3 };
 
 /* Numerators s [ATTN_KEYS][ATTN_HEADS] of a tile in place, its running maxima and sums; back: the factors that earlier sums
  * shrink by. */
@@ -35,7 +35,7 @@ ALWAYS_INLINE void add_keys(const float *p, const float *key, size_t ld, const i
 {
     UNROLL
     for (int k = 0; k < n; k++, key += ld, p += ATTN_HEADS) {
-        vec x[3];
+        vec x[STRIP_REGS];
         UNROLL
         for (int i = 0; i < nv; i++)
             x[i] = AT(key + i * ATTN_WIDTH);
@@ -51,7 +51,7 @@ ALWAYS_INLINE void add_values(const float *p, const float *back, const float *ke
                               float *acc)
 {
     enum { TURN = 4 };
-    vec a[ATTN_HEADS * 3];
+    vec a[ATTN_HEADS * STRIP_REGS];
     UNROLL
     for (int i = 0; i < ATTN_HEADS * nv; i++)
         a[i] = AT(acc + i / nv * hd + i % nv * ATTN_WIDTH) * back[i / nv];
@@ -75,7 +75,7 @@ static void block(const void *query, int n_tiles, float scale, const void *block
     (void)scale;
     struct fetched f = {.of = ahead};
     int step = 0, n_steps = (n + KEYS_IN_CACHE - 1) / KEYS_IN_CACHE * n_tiles;
-    enum { TILE_SCORES = ATTN_KEYS * ATTN_HEADS };
+    enum { TILE_SCORES = (ATTN_KEYS + KEYS_AT_ONCE) * ATTN_HEADS };
     float s[ATTN_TILES * TILE_SCORES], back[ATTN_TILES * ATTN_HEADS];
     size_t tile = ATTN_HEADS * (size_t)hd;
     for (int k0 = 0; k0 < n; k0 += KEYS_IN_CACHE)
@@ -83,16 +83,16 @@ static void block(const void *query, int n_tiles, float scale, const void *block
             fetch_until(&f, ++step, n_steps);
             for (int k = k0; k < n && k < k0 + KEYS_IN_CACHE; k += KEYS_AT_ONCE)
                 scores(q + (size_t)t * tile, keys + (size_t)k * ld, ld, n - k < KEYS_AT_ONCE ? n - k : KEYS_AT_ONCE, hd,
-                       s + t * TILE_SCORES + k * ATTN_HEADS);
+                       (quad *)(s + t * TILE_SCORES + k * ATTN_HEADS));
         }
     for (int t = 0; t < n_tiles; t++)
         soften(s + t * TILE_SCORES, n, &st[t], back + t * ATTN_HEADS);
     for (int i = 0, left = hd / ATTN_WIDTH; left > 0;) {
-        int nv = left >= 3 && left != 4 ? 3 : 2; /* hd is a multiple of 32, so left is never 1 */
+        int nv = left >= STRIP_REGS && left - STRIP_REGS != 1 ? STRIP_REGS : 2; /* hd is a multiple of 32: never 1 left */
         for (int t = 0; t < n_tiles; t++) {
             const float *p = s + t * TILE_SCORES, *b = back + t * ATTN_HEADS;
-            if (nv == 3)
-                add_values(p, b, keys + i, ld, n, hd, 3, acc + (size_t)t * tile + i);
+            if (nv == STRIP_REGS)
+                add_values(p, b, keys + i, ld, n, hd, STRIP_REGS, acc + (size_t)t * tile + i);
             else
                 add_values(p, b, keys + i, ld, n, hd, 2, acc + (size_t)t * tile + i);
         }

@@ -11,7 +11,7 @@ typedef int32_t ivec __attribute__((vector_size(ATTN_WIDTH * 4), aligned(4), may
 
 typedef float quad __attribute__((vector_size(16), aligned(4), may_alias)); /* a value of each head of a tile */
 typedef int32_t iquad __attribute__((vector_size(16), aligned(4), may_alias));
-enum { KEYS_AT_ONCE = 3 };
+enum { KEYS_AT_ONCE = ATTN_WIDTH == 16 ? 6 : 3 }; /* with as many registers */
 
 #define UNROLL _Pragma("GCC unroll 16")
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -31,20 +31,35 @@ ALWAYS_INLINE quad fold(vec v)
     return part[0];
 }
 
-ALWAYS_INLINE quad sum_lanes(vec va, vec vb, vec vc, vec vd)
+/* In every four lanes: the first or the last two of a and b by turns, the lower or upper halves of a and b. */
+#define LOW_TURNS(i) (i), ATTN_WIDTH + (i), (i) + 1, ATTN_WIDTH + (i) + 1
+#define HIGH_TURNS(i) LOW_TURNS((i) + 2)
+#define LOW_HALVES(i) (i), (i) + 1, ATTN_WIDTH + (i), ATTN_WIDTH + (i) + 1
+#define HIGH_HALVES(i) LOW_HALVES((i) + 2)
+#if ATTN_WIDTH == 4
+#define OF_QUADS(order) order(0)
+#elif ATTN_WIDTH == 8
+#define OF_QUADS(order) order(0), order(4)
+#else
+#define OF_QUADS(order) order(0), order(4), order(8), order(12)
+#endif
+#define MIXED(a, b, order) __builtin_shufflevector(a, b, OF_QUADS(order))
+
+ALWAYS_INLINE quad sum_lanes(vec a, vec b, vec c, vec d)
 {
-    quad a = fold(va), b = fold(vb), c = fold(vc), d = fold(vd);
-    quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    quad cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    vec ab = MIXED(a, b, LOW_TURNS) + MIXED(a, b, HIGH_TURNS), cd = MIXED(c, d, LOW_TURNS) + MIXED(c, d, HIGH_TURNS);
+    return fold(MIXED(ab, cd, LOW_HALVES) + MIXED(ab, cd, HIGH_HALVES));
 }
 
-/* Scores of KEYS_AT_ONCE keys, n of them there, for the four heads of a tile: s [n][ATTN_HEADS]. The loop takes 32 values
- * at once: its end is foreseen when it comes after few turns. */
-ALWAYS_INLINE void scores(const float *q, const float *keys, size_t ld, int n, int hd, float *s)
+/* Scores of KEYS_AT_ONCE keys, n of them there, for the four heads of a tile. The loop takes 32 values at once: its end is
+ * foreseen when it comes after few turns. */
+ALWAYS_INLINE void scores(const float *q, const float *keys, size_t ld, int n, int hd, quad *s)
 {
     vec sum[ATTN_HEADS][KEYS_AT_ONCE] = {{{0}}};
-    const float *key[KEYS_AT_ONCE] = {keys, keys + (n > 1 ? ld : 0), keys + (n > 2 ? 2 * ld : 0)};
+    const float *key[KEYS_AT_ONCE];
+    UNROLL
+    for (int k = 0; k < KEYS_AT_ONCE; k++)
+        key[k] = keys + (k < n ? (size_t)k * ld : 0);
     for (int i = 0; i < hd; i += 32) {
         UNROLL
         for (int j = i; j < i + 32; j += ATTN_WIDTH) {
@@ -62,11 +77,8 @@ ALWAYS_INLINE void scores(const float *q, const float *keys, size_t ld, int n, i
         }
     }
     UNROLL
-    for (int k = 0; k < KEYS_AT_ONCE; k++) {
-        quad four = sum_lanes(sum[0][k], sum[1][k], sum[2][k], sum[3][k]);
-        if (k < n)
-            memcpy(s + k * ATTN_HEADS, &four, sizeof four);
-    }
+    for (int k = 0; k < KEYS_AT_ONCE; k++)
+        s[k] = sum_lanes(sum[0][k], sum[1][k], sum[2][k], sum[3][k]);
 }
 
 /* e^x for x <= 0, relative error below 2e-7; 0 below -87. x / ln 2 is rounded to n by adding what leaves n in the lowest
@@ -111,13 +123,15 @@ static void index_block(const float *q, const float *w, int heads, const float *
 {
     for (int k = 0; k < n; k += KEYS_AT_ONCE) {
         int m = n - k < KEYS_AT_ONCE ? n - k : KEYS_AT_ONCE;
-        float sum[KEYS_AT_ONCE] = {0}, s[KEYS_AT_ONCE * ATTN_HEADS];
+        quad sum[KEYS_AT_ONCE] = {{0}}, s[KEYS_AT_ONCE];
         for (int h = 0; h < heads; h += ATTN_HEADS) {
             scores(q + (size_t)h * (size_t)dim, keys + (size_t)k * (size_t)dim, (size_t)dim, m, dim, s);
-            for (int i = 0; i < m * ATTN_HEADS; i++)
-                sum[i / ATTN_HEADS] += (s[i] > 0 ? s[i] : 0) * w[h + i % ATTN_HEADS];
+            UNROLL
+            for (int i = 0; i < KEYS_AT_ONCE; i++)
+                sum[i] += (quad)((iquad)s[i] & (s[i] > 0)) * QUAD(w + h);
         }
-        memcpy(score + k, sum, (size_t)m * sizeof *sum);
+        for (int i = 0; i < m; i++)
+            score[k + i] = (sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3]);
     }
 }
 
