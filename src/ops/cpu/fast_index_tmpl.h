@@ -26,23 +26,52 @@ static bool load_far_scales(struct key_scales *s, int i, const uint8_t *key, int
     return fits;
 }
 
-/* Exponents of n_blocks blocks, four at a time. */
-ALWAYS_INLINE void load_exponents(struct key_scales *s, const uint8_t *exponents, size_t stride, int n_blocks)
+ALWAYS_INLINE int smaller(int a, int b)
 {
-    int b = 0;
-    for (; b + 4 <= n_blocks; b += 4) {
-        uint32_t four[INDEX_KEYS];
-        UNROLL
-        for (int i = 0; i < INDEX_KEYS; i++)
-            memcpy(&four[i], exponents + (size_t)i * stride + b, sizeof four[i]);
-        UNROLL
-        for (int k = 0; k < 4; k++)
-            for (int i = 0; i < INDEX_KEYS; i++)
-                s->distance[b + k][i] = (int)(four[i] >> 8 * k & 255);
+    return a < b ? a : b;
+}
+
+ALWAYS_INLINE int larger(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Of keys with four blocks (dim 128), in one pass of vectors. */
+ALWAYS_INLINE void load_four_scales(struct key_scales *s, const uint8_t *exponents, size_t stride)
+{
+    uint32_t four[INDEX_KEYS];
+    int farthest = 0;
+    UNROLL
+    for (int i = 0; i < INDEX_KEYS; i++)
+        memcpy(&four[i], exponents + (size_t)i * stride, sizeof four[i]);
+    for (int i = 0; i < INDEX_KEYS; i++) {
+        int e0 = four[i] & 255, e1 = four[i] >> 8 & 255, e2 = four[i] >> 16 & 255, e3 = (int)(four[i] >> 24);
+        int low = smaller(smaller(e0, e1), smaller(e2, e3)), high = larger(larger(e0, e1), larger(e2, e3));
+        s->lowest[i] = low;
+        s->distance[0][i] = e0 - low;
+        s->distance[1][i] = e1 - low;
+        s->distance[2][i] = e2 - low;
+        s->distance[3][i] = e3 - low;
+        farthest = larger(farthest, high - low);
     }
-    for (; b < n_blocks; b++)
-        for (int i = 0; i < INDEX_KEYS; i++)
-            s->distance[b][i] = exponents[(size_t)i * stride + (size_t)b];
+    s->farthest = farthest;
+}
+
+ALWAYS_INLINE void load_all_scales(struct key_scales *s, const uint8_t *exponents, size_t stride, int n_blocks)
+{
+    s->farthest = 0;
+    for (int i = 0; i < INDEX_KEYS; i++) {
+        const uint8_t *e = exponents + (size_t)i * stride;
+        int low = 255, high = 0;
+        for (int b = 0; b < n_blocks; b++) {
+            low = smaller(low, e[b]);
+            high = larger(high, e[b]);
+        }
+        for (int b = 0; b < n_blocks; b++)
+            s->distance[b][i] = e[b] - low;
+        s->lowest[i] = low;
+        s->farthest = larger(s->farthest, high - low);
+    }
 }
 
 /* 2^(e - 127) of all keys: f32_from_e8m0, in vectors. */
@@ -56,23 +85,11 @@ ALWAYS_INLINE void load_lowest(struct turned_keys *t, const struct key_scales *s
 
 ALWAYS_INLINE bool load_scales(struct key_scales *s, const uint8_t *keys, size_t stride, int dim)
 {
-    int highest[INDEX_KEYS] = {0};
     bool fits = true;
-    for (int i = 0; i < INDEX_KEYS; i++)
-        s->lowest[i] = 255;
-    load_exponents(s, keys + dim / 2, stride, dim / 32);
-    for (int b = 0; b < dim / 32; b++)
-        for (int i = 0; i < INDEX_KEYS; i++) {
-            int e = s->distance[b][i];
-            s->lowest[i] = e < s->lowest[i] ? e : s->lowest[i];
-            highest[i] = e > highest[i] ? e : highest[i];
-        }
-    s->farthest = 0;
-    for (int i = 0; i < INDEX_KEYS; i++)
-        s->farthest = highest[i] - s->lowest[i] > s->farthest ? highest[i] - s->lowest[i] : s->farthest;
-    for (int b = 0; b < dim / 32; b++)
-        for (int i = 0; i < INDEX_KEYS; i++)
-            s->distance[b][i] -= s->lowest[i];
+    if (dim == 128)
+        load_four_scales(s, keys + dim / 2, stride);
+    else
+        load_all_scales(s, keys + dim / 2, stride, dim / 32);
     for (int i = 0; s->farthest > FAST_KEY_SPREAD && i < INDEX_KEYS; i++)
         fits = load_far_scales(s, i, keys + (size_t)i * stride, dim) && fits;
     return fits;
