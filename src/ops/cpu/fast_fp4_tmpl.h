@@ -7,13 +7,16 @@ ALWAYS_INLINE vi vi_nibble_codes(vi v)
     return vi_lookup(vi_table16(fp4_offset_codes), vi_and(v, vi_set32(0x0f0f0f0f)));
 }
 #endif
+#ifndef vi_high_codes
+#define vi_high_codes(v) vi_nibble_codes(vi_srl16_4(v))
+#endif
 
 /* The code vectors of one line of one half: low nibbles, high nibbles, as 0..24. */
 ALWAYS_INLINE void fp4_codes(const uint8_t *line, vi *code)
 {
     vi v = vi_load(line);
     code[0] = vi_nibble_codes(v);
-    code[1] = vi_nibble_codes(vi_srl16_4(v));
+    code[1] = vi_high_codes(v);
 }
 
 /* The fp32 scales of 16 rows' e8m0 bytes (none of them 0), one half. */
@@ -41,20 +44,6 @@ ALWAYS_INLINE vi fp4_half_rest(const uint8_t *line, vi total, const int32_t *res
 {
     fp4_line_rest(line, rest, g, &total);
     return total;
-}
-
-#ifndef vi_digit_word
-#define vi_digit_word(acc, code, digit) vi_digit_add(acc, code, vi_set32((uint32_t)*(digit)))
-#endif
-
-/* One line's products with m rows: digit words x [m][d0, d1][2]. */
-ALWAYS_INLINE void digit_line(const vi *code, const int32_t *x, const int m, vi *acc)
-{
-    UNROLL
-    for (int i = 0; i < m * 2; i++) {
-        acc[i] = vi_digit_word(acc[i], code[0], x + 2 * i);
-        acc[i] = vi_digit_word(acc[i], code[1], x + 2 * i + 1);
-    }
 }
 
 /* A group of one tile with one row: digit words x [4][d0, d1][2], total the sums of their products. */
@@ -179,22 +168,23 @@ ALWAYS_INLINE void fp4_rows(const struct il16 *w, int tile, int step, const stru
         for (int h = 0; h < HALVES; h++) {
             vi acc[D_TILE * 2];
             UNROLL
-            for (int r = 0; r < m * 2; r++)
-                acc[r] = vi_set32((uint32_t)group[(size_t)(r / 2) * n_groups + b].start[r % 2]);
+            for (int r = 0; r < m; r++)
+                begin_sums(group[(size_t)r * n_groups + b].start, 2, 1, acc + 2 * r);
             UNROLL
             for (int l = 0; l < 4; l++) {
                 vi code[2];
                 if (h == 0)
                     __builtin_prefetch((const void *)((uintptr_t)line + early + (size_t)l * IL16_LINE), 0, 3);
                 fp4_codes(line + l * IL16_LINE + h * HALF_BYTES, code);
-                digit_line(code, digits + 4 * m * l, m, acc);
+                pair_codes(&code[0], &code[1]);
+                add_paired(code, digits + 4 * m * l, 2 * m, 1, acc);
             }
             vf s = fp4_scales(scale + h * LANES);
             UNROLL
             for (int r = 0; r < m; r++) {
                 size_t at = (size_t)r * n_groups + b;
                 const struct fast_group *g = &group[at];
-                vi total = vi_digit_join(acc[2 * r], acc[2 * r + 1]);
+                vi total = vi_digit_join(sum_of(acc, 2 * r, 0, 1), sum_of(acc, 2 * r + 1, 0, 1));
                 if (__builtin_expect(g->shift != 0, 0))
                     total = fp4_half_rest(line + h * HALF_BYTES, total, rest + at * 8, g);
                 float *out = y + (size_t)r * ldy + h * LANES;

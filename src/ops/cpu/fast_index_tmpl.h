@@ -119,10 +119,14 @@ ALWAYS_INLINE void load_block(struct turned_keys *t, const struct key_scales *s,
         offset = vi_sub32(vi_set32(INDEX_OFFSET * 0x01010101u), vi_sllv32(vi_set32(12 * 0x01010101u), distance));
     turn_words(keys + (size_t)(i * LANES) * stride + (size_t)(16 * b), stride, word);
     UNROLL
-    for (int k = 0; k < 8; k++) {
-        vi nibbles = k % 2 == 0 ? word[k / 2] : vi_srl16_4(word[k / 2]);
-        vi code = vi_nibble_codes(nibbles);
-        t->code[8 * b + k][i] = near ? vi_add32(vi_sllv32(code, distance), offset) : code;
+    for (int k = 0; k < 8; k += 2) {
+        vi code[2] = {vi_nibble_codes(word[k / 2]), vi_high_codes(word[k / 2])};
+        UNROLL
+        for (int p = 0; p < 2; p++)
+            code[p] = near ? vi_add32(vi_sllv32(code[p], distance), offset) : code[p];
+        pair_codes(&code[0], &code[1]);
+        t->code[8 * b + k][i] = code[0];
+        t->code[8 * b + k + 1][i] = code[1];
     }
 }
 
@@ -144,27 +148,17 @@ ALWAYS_INLINE void load_keys(struct turned_keys *t, const struct key_scales *s, 
 
 enum { INDEX_SUMS = INDEX_HEADS * INDEX_GROUPS }; /* sum i: head i / INDEX_GROUPS, group i % INDEX_GROUPS */
 
-/* The n sums' heads begin with their starts. */
-ALWAYS_INLINE void begin_sums(const int32_t *start, const int n, vi *acc)
+/* The products of one block. A loop of constant length, so that its unrolling needs no remainder. */
+ALWAYS_INLINE void add_block(const vi (*code)[INDEX_GROUPS], const int32_t *x, int heads, const int nh, vi *acc)
 {
-    UNROLL
-    for (int i = 0; i < n; i++)
-        acc[i] = vi_set32((uint32_t)start[i / INDEX_GROUPS]);
+    UNROLL_2
+    for (int c = 0; c < 8; c += 2, x += 2 * heads)
+        add_paired(code[c], x, nh, INDEX_GROUPS, acc);
 }
 
-/* The products of one block. A loop of constant length, so that its unrolling needs no remainder. */
-ALWAYS_INLINE void add_block(const vi (*code)[INDEX_GROUPS], const int32_t *x, int heads, const int n, vi *acc)
+ALWAYS_INLINE vi head_sum(const vi *acc, const int i)
 {
-    UNROLL_4
-    for (int c = 0; c < 8; c++, x += heads) {
-        vi key[INDEX_GROUPS];
-        UNROLL
-        for (int i = 0; i < INDEX_GROUPS; i++)
-            key[i] = code[c][i];
-        UNROLL
-        for (int i = 0; i < n; i++)
-            acc[i] = vi_digit_word(acc[i], key[i % INDEX_GROUPS], &x[i / INDEX_GROUPS]);
-    }
+    return sum_of(acc, i / INDEX_GROUPS, i % INDEX_GROUPS, INDEX_GROUPS);
 }
 
 /* sum[i] + weight_h relu(total) of the n sums' heads from h on. */
@@ -182,22 +176,22 @@ ALWAYS_INLINE void index_heads(const struct fast_query *q, const struct turned_k
 {
     vi total[INDEX_SUMS], acc[INDEX_SUMS];
     const int n = nh * INDEX_GROUPS;
-    const int32_t *x = q->words + h;
-    begin_sums(q->near_start + h, n, acc);
+    const int32_t *x = q->words + 2 * h;
+    begin_sums(q->near_start + h, nh, INDEX_GROUPS, acc);
     UNROLL
     for (int i = 0; i < n; i++)
         total[i] = vi_set32(0);
     for (int b = 0; b < q->dim / 32; b++, x += 8 * q->heads) {
         if (!near)
-            begin_sums(q->start + b * q->heads + h, n, acc);
-        add_block(t->code + 8 * b, x, q->heads, n, acc);
+            begin_sums(q->start + b * q->heads + h, nh, INDEX_GROUPS, acc);
+        add_block(t->code + 8 * b, x, q->heads, nh, acc);
         UNROLL
         for (int i = 0; !near && i < n; i++)
-            total[i] = vi_add32(total[i], vi_scale_block(acc[i], t->scale[b][i % INDEX_GROUPS]));
+            total[i] = vi_add32(total[i], vi_scale_block(head_sum(acc, i), t->scale[b][i % INDEX_GROUPS]));
     }
     UNROLL
     for (int i = 0; near && i < n; i++)
-        total[i] = vi_digit_sum(acc[i]);
+        total[i] = vi_digit_sum(head_sum(acc, i));
     add_heads(q, h, total, n, sum);
 }
 

@@ -4,27 +4,17 @@
 
 enum { CODES_A_LINE = 2 * HALVES };
 
-/* One line's code vectors: low nibbles of every half, then high ones. */
-ALWAYS_INLINE void int8_codes_of(const uint8_t *line, vi *code)
+/* One line's code vectors: low nibbles of every half, then high ones; for one row, or paired for several. */
+ALWAYS_INLINE void int8_codes_of(const uint8_t *line, const bool paired, vi *code)
 {
     UNROLL
     for (int h = 0; h < HALVES; h++) {
         vi pair[2];
         fp4_codes(line + h * HALF_BYTES, pair);
+        if (paired)
+            pair_codes(&pair[0], &pair[1]);
         code[h] = pair[0];
         code[HALVES + h] = pair[1];
-    }
-}
-
-/* One line's products with m rows: words x [m][2], sums acc [m][HALVES]. */
-ALWAYS_INLINE void int8_line(const vi *code, const int32_t *x, const int m, vi *acc)
-{
-    UNROLL
-    for (int i = 0; i < 2 * m; i++) {
-        int p = i / m, row = i % m;
-        UNROLL
-        for (int h = 0; h < HALVES; h++)
-            acc[row * HALVES + h] = vi_digit_word(acc[row * HALVES + h], code[p * HALVES + h], &x[2 * row + p]);
     }
 }
 
@@ -42,8 +32,8 @@ ALWAYS_INLINE void int8_group(const uint8_t *line, const uint8_t *scale, const i
     for (int l = 0; l < 4; l++, line += IL16_LINE, x += 2) {
         vi code[CODES_A_LINE];
         __builtin_prefetch((const void *)((uintptr_t)line + early), 0, 3);
-        int8_codes_of(line, code);
-        int8_line(code, x, 1, acc);
+        int8_codes_of(line, false, code);
+        add_words(code, x, 1, HALVES, acc);
     }
     vf xs = vf_set(g->scale);
     UNROLL
@@ -95,7 +85,7 @@ ALWAYS_INLINE void int8_join(const vi *acc, const vf *w_scale, const struct fast
         vf xs = vf_set(g->scale);
         UNROLL
         for (int h = 0; h < HALVES; h++) {
-            vf dot = vf_from_i32(vi_digit_sum(acc[i * HALVES + h])), old = vf_load(y + h * LANES);
+            vf dot = vf_from_i32(vi_digit_sum(sum_of(acc, i, h, HALVES))), old = vf_load(y + h * LANES);
             vf_store(y + h * LANES, vf_fma(vf_mul(w_scale[h], xs), dot, old));
         }
     }
@@ -103,9 +93,11 @@ ALWAYS_INLINE void int8_join(const vi *acc, const vf *w_scale, const struct fast
 
 ALWAYS_INLINE void int8_begin(const struct fast_group *g, size_t stride, const int m, vi *acc)
 {
+    int32_t start[X_TILE];
     UNROLL
-    for (int i = 0; i < m * HALVES; i++)
-        acc[i] = vi_set32((uint32_t)g[(size_t)(i / HALVES) * stride].start[0]);
+    for (int i = 0; i < m; i++)
+        start[i] = g[(size_t)i * stride].start[0];
+    begin_sums(start, m, HALVES, acc);
 }
 
 /* One tile with all m = x->n rows, lines decoded into registers. */
@@ -128,8 +120,8 @@ ALWAYS_INLINE void int8_few(const struct il16 *w, int tile, int step, const stru
         for (int l = 0; l < 4; l++, line += IL16_LINE, words += 2 * m) {
             vi code[CODES_A_LINE];
             __builtin_prefetch((const void *)((uintptr_t)line + early), 0, 3);
-            int8_codes_of(line, code);
-            int8_line(code, words, m, acc);
+            int8_codes_of(line, true, code);
+            add_paired(code, words, m, HALVES, acc);
         }
         UNROLL
         for (int h = 0; h < HALVES; h++)
@@ -175,7 +167,7 @@ ALWAYS_INLINE void int8_rows(const struct int8_args *a, const int m)
         int8_begin(a->group + b, a->stride, m, acc);
         UNROLL
         for (int l = 0; l < 4; l++, x += 2 * m)
-            int8_line(a->run->code[b][l], x, m, acc);
+            add_paired(a->run->code[b][l], x, m, HALVES, acc);
         int8_join(acc, a->run->w_scale[b], a->group + b, a->stride, m, a->y, a->ldy);
     }
 }
@@ -192,7 +184,7 @@ static void int8_decode(const struct il16 *w, int tile, int b0, int n, struct in
     const uint8_t *line = w->data + (size_t)tile * w->tile_bytes + (size_t)b0 * 4 * IL16_LINE;
     const uint8_t *scale = w->scale8 + ((size_t)tile * n_groups + (size_t)b0) * 16;
     for (int l = 0; l < 4 * n; l++)
-        int8_codes_of(line + l * IL16_LINE, r->code[l / 4][l % 4]);
+        int8_codes_of(line + l * IL16_LINE, true, r->code[l / 4][l % 4]);
     for (int i = 0; i < n * HALVES; i++)
         r->w_scale[i / HALVES][i % HALVES] = fp4_scales(scale + i * LANES);
 }

@@ -77,7 +77,7 @@ enum { FAST_STRIP = IL16_STRIP };
 enum { INDEX_NEAR_MAX = 2, INDEX_OFFSET = 12 << INDEX_NEAR_MAX };
 struct fast_query {
     int heads, dim;
-    int32_t *words;   /* [dim/8][2][heads]: of columns 0,2,4,6 and 1,3,5,7 of the eight */
+    int32_t *words;   /* [dim/8][heads][2]: of columns 0,2,4,6 and 1,3,5,7 of the eight */
     int32_t *start;   /* [dim/32][heads]: two 16-bit parts or one 32-bit sum, as the level adds */
     int32_t *near_start; /* [heads]: of the sum over all blocks */
     float *weight;    /* [heads]: the head's weight times 2^(lowest e) / 4 */

@@ -1,4 +1,7 @@
 /* Vectors of 128 bits for fast_tmpl.h: what all NEON levels share. vi is kept as four 32-bit lanes. */
+#if defined(__GNUC__) && !defined(__clang__) /* it would move loads so far ahead of their uses that registers do not suffice */
+#pragma GCC optimize("no-schedule-insns")
+#endif
 #define LANES 4
 #define X_TILE 6
 #define FOR_EACH_X_TILE(M) M(1) M(2) M(3) M(4) M(5) M(6)
@@ -43,7 +46,7 @@ static const int8_t fp4_offset_codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 
 #define vi_sll32_16(v) vshlq_n_s32(v, 16)
 #define vi_sllv32(v, n) vshlq_s32(v, n)
 #define vi_sll32_23(v) vshlq_n_s32(v, 23)
-#define vi_srl16_4(v) OF_U16(vshrq_n_u16(AS_U16(v), 4))
+#define vi_high_codes(v) vi_lookup(vi_table16(fp4_offset_codes), OF_U8(vshrq_n_u8(AS_U8(v), 4)))
 /* 16-bit values of a and b alternating, from the low or the high half */
 #define vi_low16_pairs(a, b) OF_U16(vzip1q_u16(AS_U16(a), AS_U16(b)))
 #define vi_high16_pairs(a, b) OF_U16(vzip2q_u16(AS_U16(a), AS_U16(b)))

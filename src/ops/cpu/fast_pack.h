@@ -435,7 +435,7 @@ static inline bool query_head(struct fast_query *q, int h, const float *values, 
         for (int k = b * 32; k < b * 32 + 32; k++) {
             int32_t v = twice[k] * (1 << shift);
             int byte = k % 8 / 2;
-            ((int8_t *)&q->words[(k / 8 * 2 + k % 2) * q->heads + h])[byte] = (int8_t)v;
+            ((int8_t *)&q->words[(k / 8 * q->heads + h) * 2 + k % 2])[byte] = (int8_t)v;
             part[byte / 2] -= v;
             size[byte / 2] += v < 0 ? -v : v;
         }

@@ -21,6 +21,7 @@
 #ifndef UNROLL /* the tests' emulation of AVX-512 compiles faster without */
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
+#define UNROLL_2 _Pragma("GCC unroll 2")
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #define KEEP(v) __asm__ volatile("" : : "m"(v))
@@ -32,6 +33,7 @@ _Static_assert(X_TILE <= PACK_TILE_MAX && D_TILE <= PACK_TILE_MAX && INT8_TILE <
 #include "ops/cpu/fast_value_tmpl.h"
 #include "ops/cpu/fast_many_tmpl.h"
 #include "ops/cpu/fast_few_tmpl.h"
+#include "ops/cpu/fast_words_tmpl.h"
 #include "ops/cpu/fast_fp4_tmpl.h"
 #include "ops/cpu/fast_int8_tmpl.h"
 #include "ops/cpu/fast_index_tmpl.h"

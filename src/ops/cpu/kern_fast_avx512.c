@@ -8,7 +8,13 @@
 
 static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi digit)
 {
-    return _mm512_add_epi16(acc, _mm512_maddubs_epi16(code, digit));
+    vi p = _mm512_maddubs_epi16(code, digit);
+#ifdef __AVX512F__ /* As written: gcc would add the products first and run out of registers. */
+    __asm__("vpaddw %1, %0, %0" : "+v"(acc) : "v"(p));
+#else /* emulated */
+    acc = _mm512_add_epi16(acc, p);
+#endif
+    return acc;
 }
 
 static inline __attribute__((always_inline)) vi vi_digit_sum(vi acc)

@@ -11,7 +11,9 @@ static inline __attribute__((always_inline)) vi vi_digit_add(vi acc, vi code, vi
 {
     int16x8_t low = vmull_s8(vget_low_s8(AS_S8(code)), vget_low_s8(AS_S8(digit)));
     int16x8_t high = vmull_high_s8(AS_S8(code), AS_S8(digit));
-    return OF_S16(vaddq_s16(AS_S16(acc), vpaddq_s16(low, high)));
+    acc = OF_S16(vaddq_s16(AS_S16(acc), vpaddq_s16(low, high)));
+    __asm__("" : "+w"(acc)); /* as written: gcc would add the products first and run out of registers */
+    return acc;
 }
 
 /* Products of 16-bit values, pairs summed in 32 bits. */

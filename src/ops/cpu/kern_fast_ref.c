@@ -104,7 +104,7 @@ static enum index_way index_scores(const struct fast_query *q, const uint8_t *ke
         int64_t dot = 0;
         for (int k = 0; k < q->dim; k++) {
             int code = key[k / 2] >> 4 * (k % 2) & 15;
-            int8_t v = ((const int8_t *)&q->words[(k / 8 * 2 + k % 2) * q->heads + h])[k % 8 / 2];
+            int8_t v = ((const int8_t *)&q->words[(k / 8 * q->heads + h) * 2 + k % 2])[k % 8 / 2];
             dot += (int64_t)(2 * e2m1_table[code]) * v * ((int64_t)1 << distance[k / 32]);
         }
         sum = fmaf((float)(dot > 0 ? dot : 0), q->weight[h], sum);
