@@ -43,6 +43,7 @@ ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512vnni -mavx512bf16
 ISA_FLAGS_neon    :=
 ISA_FLAGS_neondot := -march=armv8.2-a+dotprod
 ISA_FLAGS_neonbf16 := -march=armv8.2-a+dotprod+bf16
+ISA_FLAGS_neoni8mm := $(ISA_FLAGS_neonbf16)+i8mm
 
 # ---------------------------------------------------------------- sources
 
@@ -51,7 +52,7 @@ ifneq ($(MACHINE),x86_64)
 LIB_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c,$(LIB_SRC))
 endif
 ifneq ($(MACHINE),aarch64)
-LIB_SRC := $(filter-out %_neon.c %_neondot.c %_neonbf16.c,$(LIB_SRC))
+LIB_SRC := $(filter-out %_neon.c %_neondot.c %_neonbf16.c %_neoni8mm.c,$(LIB_SRC))
 endif
 BIN_SRC := $(sort $(wildcard src/bin/*.c))
 SERVE_SRC := $(sort $(wildcard src/serve/*.c))

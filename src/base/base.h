@@ -188,7 +188,7 @@ int memory_read_bandwidth(int n_threads, double seconds, double *bytes_per_s, st
 /* ---------------------------------------------------------------- CPU features */
 
 /* Instruction-set levels of the kernel ladder; a level implies those before it on the same architecture. */
-enum cpu_isa { ISA_REF = 0, ISA_AVX2, ISA_AVX512, ISA_NEON, ISA_NEON_DOT, ISA_NEON_BF16, ISA_COUNT };
+enum cpu_isa { ISA_REF = 0, ISA_AVX2, ISA_AVX512, ISA_NEON, ISA_NEON_DOT, ISA_NEON_BF16, ISA_NEON_I8MM, ISA_COUNT };
 
 /* Best level that both the CPU and the operating system support (CPUID + XGETBV, HWCAP). */
 enum cpu_isa cpu_isa_best(void);

@@ -56,15 +56,21 @@ bool cpu_has_avx512_vnni(void)
 #ifndef HWCAP_ASIMDDP
 #define HWCAP_ASIMDDP (1 << 20)
 #endif
+#ifndef HWCAP2_I8MM
+#define HWCAP2_I8MM (1 << 13)
+#endif
 #ifndef HWCAP2_BF16
 #define HWCAP2_BF16 (1 << 14)
 #endif
 
 enum cpu_isa cpu_isa_best(void)
 {
+    unsigned long more = getauxval(AT_HWCAP2);
     if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) == 0)
         return ISA_NEON;
-    return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0 ? ISA_NEON_BF16 : ISA_NEON_DOT;
+    if ((more & HWCAP2_BF16) == 0)
+        return ISA_NEON_DOT;
+    return (more & HWCAP2_I8MM) != 0 ? ISA_NEON_I8MM : ISA_NEON_BF16;
 }
 
 bool cpu_has_avx512_bf16(void)
@@ -97,7 +103,7 @@ bool cpu_has_avx512_vnni(void)
 #endif
 
 static const char *const isa_names[ISA_COUNT] = {"reference", "avx2", "avx512", "neon", "neon-dot",
-                                                "neon-bf16"};
+                                                "neon-bf16", "neon-i8mm"};
 
 const char *cpu_isa_name(enum cpu_isa isa)
 {
@@ -124,5 +130,6 @@ int cpu_isa_parse(const char *name, enum cpu_isa *isa, struct err *e)
         *isa = (enum cpu_isa)i;
         return HD_OK;
     }
-    return err_set(e, HD_EARG, "isa: '%s' is not one of reference, avx2, avx512, neon, neon-dot, neon-bf16", name);
+    return err_set(e, HD_EARG, "isa: '%s' is not one of reference, avx2, avx512, neon, neon-dot, neon-bf16, "
+                   "neon-i8mm", name);
 }

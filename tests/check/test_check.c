@@ -106,21 +106,38 @@ static void add_plain_avx512(const struct fast_kern *best)
     (void)best;
 }
 
+static bool is_level(enum cpu_isa isa, enum cpu_isa top)
+{
+    return isa == ISA_REF || (isa >= ISA_NEON) == (top >= ISA_NEON);
+}
+
 /* Each rung through the product's own ladder, so the choice of tables is under test too. */
 static void find_levels(enum cpu_isa top)
 {
     const struct fast_kern *last = NULL;
     for (int i = 0; i <= (int)top; i++) {
         enum cpu_isa isa = (enum cpu_isa)i;
-        if (isa != ISA_REF && (isa >= ISA_NEON) != (top >= ISA_NEON))
+        if (!is_level(isa, top))
             continue;
         const struct fast_kern *k = fast_kern_for(isa);
+        bool pairs = isa >= ISA_NEON_BF16 || strstr(k->name, "bf16") != NULL;
         if (k != last && isa == ISA_AVX512)
             add_plain_avx512(k);
         if (k != last)
             levels[n_levels++] = (struct level){k->name, isa, k, kern_for(isa), row_kern_for(isa), attn_kern_for(isa),
-                                                strstr(k->name, "bf16") == NULL};
+                                                !pairs};
         last = k;
+    }
+}
+
+/* A rung's table is its own: named as the rung, with what else the machine has after a space. */
+static void check_ladder(enum cpu_isa top)
+{
+    for (int i = 0; i <= (int)top; i++) {
+        const char *want = cpu_isa_name((enum cpu_isa)i), *name = fast_kern_for((enum cpu_isa)i)->name;
+        char after = strncmp(name, want, strlen(want)) == 0 ? name[strlen(want)] : '?';
+        if (is_level((enum cpu_isa)i, top))
+            report(after == 0 || after == ' ', "the table of", want, name);
     }
 }
 
@@ -184,6 +201,7 @@ int main(int argc, char **argv)
         bench_kernels();
         return 0;
     }
+    check_ladder(top);
     check_portable_kernels();
     check_row_kernels();
     if (!rows) {

@@ -18,6 +18,8 @@ const struct fast_kern *fast_kern_for(enum cpu_isa isa)
         k = &fast_kern_neondot;
     if (isa >= ISA_NEON_BF16)
         k = &fast_kern_neonbf16;
+    if (isa >= ISA_NEON_I8MM)
+        k = &fast_kern_neoni8mm;
 #endif
     (void)isa;
     return k;

@@ -7,8 +7,8 @@
  * FP8, BF16, F32: a block is 128 columns and dot_b an fp32 chain of fused multiply-adds in ascending column order.
  * FP4: a block is 32 columns and dot_b the exact integer sum of (2 e2m1) x (512 e4m3), rounded once to fp32.
  * FP4 in numerics int8: a block is 32 columns and dot_b the exact integer sum of (2 e2m1) x (int8 code).
- * scale_b is the weight scale times the activation scale. So every level but the bf16 dot-product one gives the same
- * bits, and a row's result does not depend on the other rows, on the tile it falls in, or on threads. The bf16 level sums
+ * scale_b is the weight scale times the activation scale. So every level but the bf16 dot-product ones gives the same
+ * bits, and a row's result does not depend on the other rows, on the tile it falls in, or on threads. A bf16 level sums
  * dot_b in pairs, in the same order for any number of rows.
  */
 #ifndef HADAL_OPS_CPU_FAST_KERN_H

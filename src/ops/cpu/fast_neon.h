@@ -1,5 +1,5 @@
 /* Vectors of 128 bits for fast_tmpl.h: what all NEON levels share. vi is kept as four 32-bit lanes. */
-#if defined(__GNUC__) && !defined(__clang__) /* it would move loads so far ahead of their uses that registers do not suffice */
+#if defined(__GNUC__) && !defined(__clang__) /* gcc would move loads so far ahead of their uses that sums are spilled */
 #pragma GCC optimize("no-schedule-insns")
 #endif
 #define LANES 4

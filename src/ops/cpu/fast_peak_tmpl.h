@@ -34,13 +34,13 @@ static NO_INLINE double burn_bytes(int turns)
     for (int t = 0; t < turns; t++) {
         UNROLL
         for (int i = 0; i < CHAINS; i++)
-            acc[i] = vi_digit_add(acc[i], code[i % CODES], acc[i]);
+            acc[i] = vi_products(acc[i], code[i % CODES], acc[i]);
     }
     UNROLL
     for (int i = 1; i < CHAINS; i++)
         acc[0] = vi_add32(acc[0], acc[i]);
     KEEP(acc[0]);
-    return 2.0 * HALF_BYTES * CHAINS * turns;
+    return 2.0 * PRODUCTS * CHAINS * turns;
 }
 
 static NO_INLINE void read_all(const void *p, size_t bytes)

@@ -3,9 +3,9 @@
  * The including file defines LANES; X_TILE, D_TILE and INT8_TILE (activation rows held in registers by the value, digit and
  * int8 kernels; the last at most X_TILE); FEW_ROWS (FP8 and BF16 lines are decoded into registers anew for every tile of up
  * to so many rows; with more, once into panels); FEW_TILES(f, m) (weight tiles at once with m rows); GROUP_UNROLL (of the
- * tiles of an FP4 group with one row), REST_INLINE; the types vf (fp32 lanes), vi (the same bits as bytes, words or double words) and the
- * vf_ and vi_ functions used here. Loops over accumulators have constant bounds and are unrolled, so accumulators live in
- * registers.
+ * tiles of an FP4 group with one row), REST_INLINE; the types vf (fp32 lanes), vi (the same bits as bytes, words or double
+ * words) and the vf_ and vi_ functions used here. Loops over accumulators have constant bounds and are unrolled, so
+ * accumulators live in registers.
  *
  * A step multiplies one column, or with PAIRS (vf_dot_pairs: bf16 dot products) two columns of FP8 and BF16 weights.
  * FP8 without PAIRS: the bits of an e4m3 code moved under the exponent of an fp32 are its value times 2^-120 (an fp32

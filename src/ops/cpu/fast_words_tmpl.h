@@ -53,6 +53,9 @@ ALWAYS_INLINE void add_words(const vi *code, const int32_t *x, const int n, cons
 #ifdef MATRIX
 #include "ops/cpu/fast_matrix_neon.h"
 #else
+enum { PRODUCTS = HALF_BYTES }; /* of an instruction */
+#define vi_products(acc, code, words) vi_digit_add(acc, code, words)
+
 ALWAYS_INLINE void pair_codes(vi *low, vi *high)
 {
     (void)low;
