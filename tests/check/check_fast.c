@@ -13,7 +13,9 @@
 static const int weight_shapes[][2] = {{16, 32},   {64, 128},  {80, 160},  {48, 96},    {112, 1056},
                                        {272, 416}, {33, 64},   {17, 2080}, {128, 4096}, {7, 1024}, {150, 1152}};
 static const int odd_columns[] = {1, 7, 8, 9, 33, 127, 129, 200, 255};
-static const int batches[] = {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 16, 25, 29};
+/* Every width of a row tile up to the widest (16), alone or as what a larger number is cut into; and so
+ * many rows that activations too are asked for ahead (FAR_ROWS). */
+static const int batches[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 25, 29, 66};
 
 struct product {
     const struct fast_kern *k;

@@ -41,7 +41,7 @@ ALWAYS_INLINE void block_few(enum wformat f, const uint8_t *line, size_t tile_by
     }
 }
 
-/* nt tiles with the m rows from row0 on, a tile of them; the sums of a row as in block_rows. `step`: tiles from these to
+/* nt tiles with the m rows from row0 on, a tile of them; the sums of a row as in panel_rows. `step`: tiles from these to
  * the next ones in work. */
 ALWAYS_INLINE void few(enum wformat f, const struct il16 *w, int tile0, int step, const int nt, const struct fast_x *x,
                        int row0, const int m, float *y, size_t ldy)

@@ -37,7 +37,8 @@ struct fast_group {
     int32_t shift;
 };
 
-/* Rows are grouped in tiles of at most `tile` rows (the level's, by kind); the last tile is narrower, m = what is left. */
+/* Rows are grouped in tiles of `tile` rows, as few tiles as the level's most by kind allows; the last one is narrower,
+ * m = what is left. */
 struct fast_x {
     enum fast_x_kind kind;
     int n, cols, cols_padded, n_blocks; /* n_blocks of 128 columns */
@@ -89,7 +90,7 @@ enum index_way { INDEX_REFUSED, INDEX_BLOCKS, INDEX_NEAR };
 
 struct fast_kern {
     const char *name;
-    int tile[FX_KINDS];    /* activation rows in a tile, by fast_x_kind */
+    int tile[FX_KINDS];    /* activation rows in a tile at most, by fast_x_kind */
     int x_bytes[FX_KINDS]; /* of a column in fast_x.data */
     /* Quantises, scales or copies the rows of one row tile into out (whose memory and sizes fast_x_init set). Row i is the
      * row-major x's row i, or index[i] where there is an index. Rows are independent, tiles may be packed at once. */
